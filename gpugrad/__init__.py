@@ -1,0 +1,1 @@
+"""gpugrad: derivatives for NumPy and CuPy arrays."""

@@ -1,0 +1,1 @@
+"""The operations. Each is one paragraph: value, vjp, jvp and the samples on which the tests check it (see rules.py)."""

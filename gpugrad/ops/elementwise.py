@@ -1,0 +1,299 @@
+"""Functions of each element. Every partial is written times ``d``, the cotangent or tangent it multiplies.
+
+Kinks (documented with each): |.|'(0) = 0, ties in maximum and minimum split evenly, clip passes 1 on its bounds.
+
+Where a partial is singular it multiplies through :func:`strong_multiply` or :func:`strong_divide`, in which a zero ``d``
+wins: the branch that ``where`` did not choose then contributes 0, not nan.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpugrad.backend import namespace
+from gpugrad.ops.fit import add, dtype_of, zeros_like
+from gpugrad.ops.rules import Sample, constant, elementwise, general
+from gpugrad.tape import Tensor
+
+POSITIVE, UNIT = (0.3, 3.0), (-0.9, 0.9)
+
+# ---------------------------------------------------------------------------------- a product in which zero wins
+
+
+def _zero_wins(d: Any, product: Any) -> Any:
+    xp = namespace(product)
+    if xp is np and math.isfinite(abs(np.add.reduce(product, axis=None))):
+        return product  # nothing to repair, found at a third of a pass; on a GPU the question would cost a synchronisation
+    return xp.where(xp.equal(d, 0), xp.zeros((), product.dtype), product)
+
+
+def _quiet(f: Any) -> Any:
+    def g(d: Any, p: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return _zero_wins(d, f(d, p))
+
+    return g
+
+
+strong_multiply = elementwise(
+    "strong_multiply",
+    _quiet(np.multiply),
+    lambda d, _y, _a, b: strong_multiply(d, b),
+    lambda d, _y, a, _b: strong_multiply(a, d),
+    doc="``a * b`` with ``0 * b = 0`` for any b, inf and nan included (a 'strong zero'): both partials are products of the same kind.",
+)
+strong_divide = elementwise(
+    "strong_divide",
+    _quiet(np.divide),
+    lambda d, _y, _a, b: strong_divide(d, b),
+    lambda d, y, a, b: negative(strong_divide(strong_multiply(strong_divide(a, b), d), b)),
+    domain=POSITIVE,
+    doc="``a / b`` with ``0 / b = 0`` for any b, 0 and nan included.",
+)
+
+# ---------------------------------------------------------------------------------- arithmetic (add is in fit.py)
+
+negative = elementwise("negative", np.negative, lambda d, _y, _x: -d)
+positive = elementwise("positive", np.positive, lambda d, _y, _x: d)
+subtract = elementwise("subtract", np.subtract, lambda d, _y, _a, _b: d, lambda d, _y, _a, _b: -d)
+multiply = elementwise("multiply", np.multiply, lambda d, _y, _a, b: d * b, lambda d, _y, a, _b: d * a)
+divide = true_divide = elementwise(
+    "divide",
+    np.divide,
+    lambda d, _y, _a, b: strong_divide(d, b),
+    lambda d, y, _a, b: -strong_divide(strong_multiply(d, y), b),
+    domain=POSITIVE,
+)
+reciprocal = elementwise("reciprocal", np.reciprocal, lambda d, y, _x: -strong_multiply(d, y * y), domain=POSITIVE)
+square = elementwise("square", np.square, lambda d, _y, x: d * (2 * x))
+remainder = mod = elementwise(
+    "remainder",
+    np.remainder,
+    lambda d, _y, _a, _b: d,
+    lambda d, _y, a, b: -strong_multiply(d, floor_divide(a, b)),
+    samples=[Sample((3, 4), 0.7, domain=(0.1, 0.6)), Sample((3, 4), (3, 4), domain=((0.1, 0.6), (0.7, 1.2)))],
+)
+fmod = elementwise(
+    "fmod",
+    np.fmod,
+    lambda d, _y, _a, _b: d,
+    lambda d, _y, a, b: -strong_multiply(d, trunc(a / b)),
+    samples=[Sample((3, 4), 0.7, domain=(0.1, 0.6)), Sample((3, 4), (3, 4), domain=((0.1, 0.6), (0.7, 1.2)))],
+)
+floor_divide = constant("floor_divide", np.floor_divide, samples=[Sample((3,), 0.7)])
+
+# ---------------------------------------------------------------------------------- powers
+
+
+def _power_base(d: Any, _y: Any, a: Any, b: Any) -> Any:
+    """b a^(b-1), where b = 0 gives 0 even at a = 0."""
+    if type(b) in (int, float):
+        return d if b == 1 else d * (2 * a) if b == 2 else zeros_like(d) if b == 0 else strong_multiply(d, b * power(a, b - 1))
+    zero = equal(b, 0)
+    return strong_multiply(d, where(zero, 0.0, b * power(a, where(zero, 1.0, b - 1))))
+
+
+def _power_exponent(d: Any, y: Any, a: Any, _b: Any) -> Any:
+    """a^b log a, which is 0 at a = 0."""
+    return strong_multiply(d, y * log(where(equal(a, 0), 1.0, a)))
+
+
+power = pow = elementwise("power", np.power, _power_base, _power_exponent, domain=POSITIVE)
+float_power = elementwise("float_power", np.float_power, _power_base, _power_exponent, domain=POSITIVE)
+sqrt = elementwise("sqrt", np.sqrt, lambda d, y, _x: strong_divide(d, 2 * y), domain=POSITIVE)
+cbrt = elementwise("cbrt", lambda x: namespace(x).cbrt(x), lambda d, y, _x: strong_divide(d, 3 * (y * y)), domain=POSITIVE)
+
+# ---------------------------------------------------------------------------------- exponentials and logarithms
+
+LN2, LN10 = math.log(2.0), math.log(10.0)
+exp = elementwise("exp", np.exp, lambda d, y, _x: strong_multiply(d, y))
+exp2 = elementwise("exp2", np.exp2, lambda d, y, _x: strong_multiply(d, y * LN2))
+expm1 = elementwise("expm1", np.expm1, lambda d, y, _x: strong_multiply(d, y + 1))
+log = elementwise("log", np.log, lambda d, _y, x: strong_divide(d, x), domain=POSITIVE)
+log2 = elementwise("log2", np.log2, lambda d, _y, x: strong_divide(d, x * LN2), domain=POSITIVE)
+log10 = elementwise("log10", np.log10, lambda d, _y, x: strong_divide(d, x * LN10), domain=POSITIVE)
+log1p = elementwise("log1p", np.log1p, lambda d, _y, x: strong_divide(d, 1 + x), domain=POSITIVE)
+
+
+def _share(a: Any, y: Any) -> Any:
+    """exp(a - y), the share of a in y = logaddexp; where both are -inf or inf alike, the even share."""
+    return where(isinf(y) & equal(a, y), 0.5, exp(a - y))
+
+
+logaddexp = elementwise("logaddexp", np.logaddexp, lambda d, y, a, _b: d * _share(a, y), lambda d, y, _a, b: d * _share(b, y))
+logaddexp2 = elementwise("logaddexp2", np.logaddexp2, lambda d, y, a, _b: d * _share(a * LN2, y * LN2), lambda d, y, _a, b: d * _share(b * LN2, y * LN2))
+
+# ---------------------------------------------------------------------------------- trigonometric and hyperbolic
+
+sin = elementwise("sin", np.sin, lambda d, _y, x: d * cos(x))
+cos = elementwise("cos", np.cos, lambda d, _y, x: -(d * sin(x)))
+tan = elementwise("tan", np.tan, lambda d, y, _x: d * (1 + y * y), domain=UNIT)
+arcsin = asin = elementwise("arcsin", np.arcsin, lambda d, _y, x: strong_divide(d, sqrt((1 - x) * (1 + x))), domain=UNIT)
+arccos = acos = elementwise("arccos", np.arccos, lambda d, _y, x: -strong_divide(d, sqrt((1 - x) * (1 + x))), domain=UNIT)
+arctan = atan = elementwise("arctan", np.arctan, lambda d, _y, x: d / (1 + x * x))
+sinh = elementwise("sinh", np.sinh, lambda d, _y, x: strong_multiply(d, cosh(x)))
+cosh = elementwise("cosh", np.cosh, lambda d, _y, x: strong_multiply(d, sinh(x)))
+tanh = elementwise("tanh", np.tanh, lambda d, y, _x: d - d * y * y)
+arcsinh = asinh = elementwise("arcsinh", np.arcsinh, lambda d, _y, x: d / hypot(1.0, x))
+arccosh = acosh = elementwise("arccosh", np.arccosh, lambda d, _y, x: strong_divide(d, sqrt(x - 1) * sqrt(x + 1)), domain=(1.3, 3.0))
+arctanh = atanh = elementwise("arctanh", np.arctanh, lambda d, _y, x: strong_divide(d, (1 - x) * (1 + x)), domain=UNIT)
+arctan2 = atan2 = elementwise(
+    "arctan2",
+    np.arctan2,
+    lambda d, _y, a, b: strong_divide(strong_divide(d, hypot(a, b)) * b, hypot(a, b)),
+    lambda d, _y, a, b: -strong_divide(strong_divide(d, hypot(a, b)) * a, hypot(a, b)),
+    domain=POSITIVE,
+)
+hypot = elementwise(
+    "hypot",
+    np.hypot,
+    lambda d, y, a, _b: strong_divide(d * a, y),
+    lambda d, y, _a, b: strong_divide(d * b, y),
+    domain=POSITIVE,
+    doc="``sqrt(a^2 + b^2)`` without overflow; the gradient at the origin is 0.",
+)
+deg2rad = radians = elementwise("deg2rad", np.deg2rad, lambda d, _y, _x: d * (math.pi / 180))
+rad2deg = degrees = elementwise("rad2deg", np.rad2deg, lambda d, _y, _x: d * (180 / math.pi))
+
+
+def _sinc_slope(d: Any, y: Any, x: Any) -> Any:
+    """(cos(pi x) - sinc(x)) / x, by its series -pi^2 x/3 near 0, where the difference cancels."""
+    small = less(absolute(x), 1e-4)
+    safe = where(small, 1.0, x)
+    u = (math.pi * x) * math.pi
+    near = u * (-1 / 3 + (math.pi * x) ** 2 / 30)
+    return d * where(small, near, (cos(math.pi * safe) - sinc(safe)) / safe)
+
+
+sinc = elementwise("sinc", lambda x: namespace(x).sinc(x), _sinc_slope, domain=POSITIVE)
+
+# ---------------------------------------------------------------------------------- steps and pieces: derivative zero almost everywhere
+
+floor, ceil, trunc, rint, sign_real = (
+    elementwise(name, getattr(np, ufunc), lambda d, _y, _x: zeros_like(d), domain=(0.1, 0.4))
+    for name, ufunc in (("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc"), ("rint", "rint"), ("sign_real", "sign"))
+)
+around = constant("around", lambda x, *, decimals=0: namespace(x).around(x, decimals), samples=[Sample((3,), decimals=1)])
+heaviside = elementwise("heaviside", lambda x, h: namespace(x).heaviside(x, h), lambda d, _y, _x, _h: zeros_like(d), lambda d, _y, x, _h: where(equal(x, 0), d, 0.0), domain=(0.1, 2.0))
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; of a complex number x/|x|. Its derivative is 0 for reals. See :func:`numpy.sign`."""
+    return strong_divide(x, absolute(x)) if dtype_of(x).kind == "c" else sign_real(x)
+
+
+def fix(x: Any) -> Any:
+    """Round towards zero; see :func:`numpy.fix`."""
+    return trunc(x)
+
+
+# ---------------------------------------------------------------------------------- complex parts (these are not complex-linear: the rules differ)
+
+conj = conjugate = general("conj", np.conj, [lambda g, _y, _x: conj(g)], [lambda t, _y, _x: conj(t)], samples=[Sample((3, 4))])
+real = general("real", lambda x: namespace(x).real(x), [lambda g, _y, _x: g], [lambda t, _y, _x: real(t)], samples=[Sample((3, 4))])
+imag = general("imag", lambda x: namespace(x).imag(x), [lambda g, _y, x: -1j * g if dtype_of(x).kind == "c" else zeros_like(g)], [lambda t, _y, _x: imag(t)], samples=[Sample((3, 4))])
+absolute = abs = fabs = general(
+    "absolute",
+    np.absolute,
+    [lambda g, _y, x: g * conj(sign(x)) if dtype_of(x).kind == "c" else g * sign_real(x)],
+    [lambda t, _y, x: real(conj(sign(x)) * t) if dtype_of(x).kind == "c" else t * sign_real(x)],
+    samples=[Sample((3, 4), domain=POSITIVE), Sample((3, 4), domain=(-3.0, -0.3))],
+    doc="|x|; the derivative at 0 is 0. See :func:`numpy.absolute`.",
+)
+
+
+def angle(x: Any) -> Any:
+    """The argument of a complex number, in radians; see :func:`numpy.angle`."""
+    return arctan2(imag(x), real(x))
+
+
+# ---------------------------------------------------------------------------------- choices
+
+where_op = elementwise(
+    "where",
+    lambda c, a, b: namespace(c).where(c, a, b),
+    None,  # type: ignore[arg-type]
+    lambda d, _y, c, _a, _b: where(c, d, 0.0),
+    lambda d, _y, c, _a, _b: where(c, 0.0, d),
+    samples=[Sample(np.array([True, False, True]), (3,), (3,)), Sample(np.array([[True], [False]]), (3,), 0.5), Sample(np.array(True), (2, 3), ())],
+)
+
+
+def where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    """``x`` where ``condition``, else ``y``; with ``condition`` alone its nonzero indices. See :func:`numpy.where`."""
+    if x is None and y is None:
+        return nonzero(condition)
+    return where_op(condition if hasattr(condition, "shape") else np.asarray(condition), x, y)
+
+
+def _larger(d: Any, y: Any, this: Any, other: Any) -> Any:
+    """All of d where ``this`` was chosen, half on a tie; both get it where y is nan."""
+    return where(equal(this, other), 0.5 * d, where(equal(y, other), 0.0, d))
+
+
+def _choice(name: str) -> Any:
+    f = getattr(np, name)
+    return elementwise(
+        name,
+        f,
+        lambda d, y, a, b: _larger(d, y, a, b),
+        lambda d, y, a, b: _larger(d, y, b, a),
+        doc=f"``{name}`` of two arrays; where they tie each gets half of the derivative. See :func:`numpy.{name}`.",
+    )
+
+
+maximum, minimum, fmax, fmin = map(_choice, ("maximum", "minimum", "fmax", "fmin"))
+
+_clip = elementwise(
+    "clip",
+    lambda x, lo, hi: namespace(x).clip(x, lo, hi),
+    lambda d, _y, x, lo, hi: where(_outside(x, lo, hi), 0.0, d),
+    lambda d, _y, x, lo, hi: where(less(x, lo) & ~less(hi, lo), d, 0.0),
+    lambda d, _y, x, lo, hi: where(greater(x, hi) | less(hi, lo), d, 0.0),
+    samples=[Sample((3, 4), -0.7, 0.8), Sample((3, 4), (4,), (3, 1), domain=((-2, 2), (-1.5, -0.5), (0.5, 1.5)))],
+)
+
+
+def _outside(x: Any, lo: Any, hi: Any) -> Any:
+    return less(x, lo) | greater(x, hi)
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Any:
+    """``x`` limited to [min, max] (None: no limit); the derivative is 1 on the bounds too. See :func:`numpy.clip`."""
+    if min is None and max is None:
+        return positive(x)
+    return _clip(x, -np.inf if min is None else min, np.inf if max is None else max)
+
+
+def copysign(x1: Any, x2: Any) -> Any:
+    """``|x1|`` with the sign of ``x2``; the derivative with respect to x2 is 0. See :func:`numpy.copysign`."""
+    return absolute(x1) * _sign_bit(x2)
+
+
+_sign_bit = constant("sign as a factor", lambda x: namespace(x).copysign(namespace(x).ones_like(x), x))
+
+
+def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
+    """``x`` with nan and infinities replaced; the derivative there is 0. See :func:`numpy.nan_to_num`."""
+    limits = np.finfo(dtype_of(x))
+    x = where(isnan(x), nan, x)
+    x = where(isposinf(x), limits.max if posinf is None else posinf, x)
+    return where(isneginf(x), limits.min if neginf is None else neginf, x)
+
+
+# ---------------------------------------------------------------------------------- nothing to differentiate
+
+
+def _plain(name: str) -> Any:
+    return constant(name, lambda *args, **params: getattr(namespace(args[0]), name)(*args, **params), doc=f"See :func:`numpy.{name}`; the result is untracked.")
+
+
+equal, not_equal, less, less_equal, greater, greater_equal = (constant(f.__name__, f) for f in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal))
+logical_and, logical_or, logical_xor, logical_not = (constant(f.__name__, f) for f in (np.logical_and, np.logical_or, np.logical_xor, np.logical_not))
+bitwise_and, bitwise_or, bitwise_xor, invert = (constant(f.__name__, f) for f in (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert))
+left_shift, right_shift = (constant(f.__name__, f) for f in (np.left_shift, np.right_shift))
+isfinite, isinf, isnan, signbit = (constant(f.__name__, f) for f in (np.isfinite, np.isinf, np.isnan, np.signbit))
+isposinf, isneginf, isclose, allclose, array_equal, nonzero, iscomplex, isreal = map(_plain, ("isposinf", "isneginf", "isclose", "allclose", "array_equal", "nonzero", "iscomplex", "isreal"))

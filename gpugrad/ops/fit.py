@@ -1,0 +1,141 @@
+"""Broadcasting and casting: linear maps and their transposes. With ``add`` they are the algebra of the backward walk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpugrad import tape
+from gpugrad.backend import namespace
+from gpugrad.ops.rules import REALS, Sample, elementwise, linear
+from gpugrad.tape import Tensor, plain
+
+Shape = tuple[int, ...]
+
+
+def shape_of(x: Any) -> Shape:
+    """The shape of a Tensor, array or scalar."""
+    return np.shape(plain(x))
+
+
+def dtype_of(x: Any) -> Any:
+    """The dtype of a Tensor, array or scalar."""
+    x = plain(x)
+    return x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+
+
+# ---- astype: the transpose of a cast is the cast back (of complex to real: the real part)
+
+
+def _astype(x: Any, *, dtype: Any, source: Any) -> Any:
+    if source.kind == "c" and dtype.kind != "c":
+        x = x.real
+    return x.astype(dtype)
+
+
+_cast = linear(
+    "astype",
+    _astype,
+    lambda g, *, dtype, source: _cast(g, dtype=source, source=dtype),
+    samples=[Sample((2, 3), dtype=np.dtype(np.float64), source=np.dtype(np.float64))],
+)
+_cast_off_the_tape = tape.Op("astype to a dtype without derivatives", lambda x, *, dtype: x.astype(dtype), (), ())
+
+
+def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
+    """``x`` cast to ``dtype``. A cast to integers or booleans has no derivative: its result is untracked.
+
+    Unlike NumPy's, a cast from complex to real takes the real part without a warning.
+    """
+    dtype, source = np.dtype(dtype), dtype_of(x)
+    if dtype == source and not copy:
+        return x
+    if not tape.is_inexact(dtype):
+        return _cast_off_the_tape(x, dtype=dtype)
+    return _cast(x, dtype=dtype, source=source)
+
+
+# ---- broadcast_to and sum_to: each other's transpose
+
+
+def _sum_to(x: Any, *, shape: Shape, source: Shape) -> Any:
+    lead = len(source) - len(shape)
+    axes = (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and source[i + lead] != 1))
+    wide = np.dtype(np.float32) if dtype_of(x).itemsize == 2 else None  # 16-bit floats accumulate in float32
+    return x.sum(axis=axes, dtype=wide).astype(dtype_of(x), copy=False).reshape(shape)
+
+
+_broadcast = linear(
+    "broadcast_to",
+    lambda x, *, shape, source: namespace(x).broadcast_to(x, shape),
+    lambda g, *, shape, source: _sum(g, shape=source, source=shape),
+    samples=[Sample((3, 1), shape=(2, 3, 4), source=(3, 1)), Sample((), shape=(2, 0), source=())],
+)
+_sum = linear(
+    "sum_to",
+    _sum_to,
+    lambda g, *, shape, source: _broadcast(g, shape=source, source=shape),
+    samples=[Sample((2, 3, 4), shape=(3, 1), source=(2, 3, 4)), Sample((2, 0), shape=(1, 1), source=(2, 0))],
+)
+
+
+def broadcast_to(x: Any, shape: Any) -> Any:
+    """``x`` repeated along new and size-1 axes to ``shape``; a view where ``x`` is plain. See :func:`numpy.broadcast_to`."""
+    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+    return x if shape_of(x) == shape else _broadcast(x if hasattr(x, "shape") else np.asarray(x), shape=shape, source=shape_of(x))
+
+
+def sum_to(x: Any, shape: Shape) -> Any:
+    """``x`` summed over the axes that :func:`broadcast_to` would have repeated to reach its shape."""
+    return x if shape_of(x) == tuple(shape) else _sum(x, shape=tuple(shape), source=shape_of(x))
+
+
+# ---- what the walk needs
+
+
+def _reduce_to(g: Any, like: Any) -> Any:
+    g = sum_to(g, like.shape)
+    return g if dtype_of(g) == like.dtype else astype(g, like.dtype)
+
+
+def _expand_to(t: Any, like: Any) -> Any:
+    if shape_of(t) != like.shape:
+        t = broadcast_to(t, like.shape)
+    return t if dtype_of(t) == like.dtype else astype(t, like.dtype)
+
+
+def zeros_like(x: Any, dtype: Any = None, *, shape: Any = None) -> Any:
+    """Zeros with the shape, dtype and device of ``x``: a Tensor for a Tensor."""
+    return _filled_like(x, 0, dtype, shape)
+
+
+def ones_like(x: Any, dtype: Any = None, *, shape: Any = None) -> Any:
+    """Ones with the shape, dtype and device of ``x``: a Tensor for a Tensor."""
+    return _filled_like(x, 1, dtype, shape)
+
+
+def full_like(x: Any, fill_value: Any, dtype: Any = None, *, shape: Any = None) -> Any:
+    """``fill_value`` with the shape, dtype and device of ``x``: a Tensor for a Tensor. ``fill_value`` is a constant."""
+    return _filled_like(x, plain(fill_value), dtype, shape)
+
+
+def empty_like(x: Any, dtype: Any = None, *, shape: Any = None) -> Any:
+    """An array like ``x`` whose values are whatever was in memory."""
+    return _filled_like(x, None, dtype, shape)
+
+
+def _filled_like(x: Any, fill: Any, dtype: Any, shape: Any) -> Any:
+    p = plain(x)
+    shape = np.shape(p) if shape is None else shape
+    xp = namespace(p)
+    dtype = dtype_of(p) if dtype is None else dtype
+    y = xp.empty(shape, dtype) if fill is None else xp.full(shape, fill, dtype)
+    return Tensor(y) if type(x) is Tensor else y
+
+
+# ---- add: here, because the walk accumulates with it
+
+add = elementwise("add", np.add, lambda d, _y, _a, _b: d, lambda d, _y, _a, _b: d, domain=REALS)
+
+tape.install(add=add, reduce_to=_reduce_to, expand_to=_expand_to, zeros_like=zeros_like)

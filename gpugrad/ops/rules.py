@@ -1,0 +1,76 @@
+"""The ways to declare an operation, and the registry of all of them.
+
+An operation's value, rules, kernel and test samples stand together, in one paragraph of a file of this folder::
+
+    tanh = elementwise("tanh", np.tanh, lambda d, y, _x: d - d * y * y)
+
+declares a value and its partial derivatives times ``d``. The Jacobian of an elementwise function is diagonal, so the
+same formula serves the vjp (``d`` is the cotangent) and the jvp (``d`` is the tangent). Complex cotangents are
+transposed, not conjugated (as in JAX and HIPS/autograd), so one formula serves there too.
+
+A rule's argument whose name starts with an underscore is not kept on the tape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gpugrad.tape import Op, Rule, binary, unary
+
+REGISTRY: dict[str, Op] = {}
+
+Domain = tuple[float, float]
+REALS: Domain = (-2.0, 2.0)
+
+
+class Sample:
+    """Arguments on which the tests check an operation: arrays, or ``shape`` tuples to be filled from ``domain``."""
+
+    def __init__(self, *args: Any, domain: Domain | tuple[Domain, ...] = REALS, **params: Any) -> None:
+        self.args, self.domain, self.params = args, domain, params
+
+    def __repr__(self) -> str:
+        return f"Sample{self.args}{self.params or ''}"
+
+
+def register(op: Op) -> Op:
+    """Enter an operation under its name."""
+    if op.name in REGISTRY:
+        raise ValueError(f"there is an operation named {op.name!r} already")
+    REGISTRY[op.name] = op
+    return op
+
+
+def elementwise(name: str, f: Callable[..., Any], *partials: Rule, domain: Domain | tuple[Domain, ...] = REALS, samples: Iterable[Sample] | None = None, doc: str | None = None) -> Callable[..., Any]:
+    """Declare ``y = f(x1, ...)``, applied to each element, by ``partials[i](d, y, x1, ...) = d * (dy/dx_i)``.
+
+    ``domain`` is where the samples are drawn from: one interval, or one per argument.
+    """
+    arity = len(partials)
+    if samples is None:
+        samples = [Sample((3, 4), domain=domain)] if arity == 1 else [Sample(*[shape] * arity, domain=domain) for shape in ((3, 4), ())]
+        if arity == 2:
+            samples += [Sample((3, 1), (4,), domain=domain), Sample((2, 3), 1.5, domain=domain), Sample(1.5, (2, 3), domain=domain)]
+    op = register(Op(name, f, partials, partials, samples=samples, doc=doc or f"``{name}`` of each element; see :func:`numpy.{name}`."))
+    return {1: unary, 2: binary}[arity](op) if arity < 3 else op
+
+
+def linear(name: str, f: Callable[..., Any], transpose: Callable[..., Any], *, samples: Iterable[Sample], doc: str | None = None) -> Op:
+    """Declare a linear map of one array: its own jvp, and ``transpose(g, **params)`` for the vjp.
+
+    What the transpose needs to know of the argument (its shape, say) is passed as a parameter, so nothing is kept.
+    """
+    op = Op(name, f, [lambda g, _y, _x, **params: transpose(g, **params)], samples=samples, doc=doc)
+    op.define(op.vjp, [lambda t, _y, _x, **params: op(t, **params)])
+    return register(op)
+
+
+def general(name: str, f: Callable[..., Any], vjp: Any, jvp: Any = None, *, samples: Iterable[Sample], doc: str | None = None) -> Op:
+    """Declare any other operation, by the rules that :class:`gpugrad.tape.Op` describes."""
+    return register(Op(name, f, vjp, jvp, samples=samples, doc=doc))
+
+
+def constant(name: str, f: Callable[..., Any], *, samples: Iterable[Sample] = (), doc: str | None = None) -> Op:
+    """Declare an operation with nothing to differentiate (comparisons, argmax): its results are untracked."""
+    return register(Op(name, f, (), (), samples=samples, doc=doc))

@@ -1,0 +1,680 @@
+"""The tape: Tensor, Op, levels, the nodes of both modes, and the backward walk.  It knows no operation.
+
+**Levels.** Every tracked Tensor belongs to a level. Level 0 is the always-on tape of leaves that require grad;
+each function transform opens a level of its own and boxes its inputs there. An Op looks only at its arguments
+of the highest level, unboxes those, calls itself one level down until it meets plain arrays, and boxes the
+result again. So transforms nest in any order and in both modes, and one level's tangents never meet another's.
+
+Levels of transforms are odd and drawn from one counter, so that a Tensor that outlives its transform is never
+mistaken for one of a later transform. A leaf made while a transform is open lies *above* it, on the even level
+that follows: its gradients (``autograd.grad(..., create_graph=True)``) then stay differentiable by the transform.
+
+**Nodes.** A Tensor is a value and a node. ``Leaf``, ``Reverse`` and ``Pick`` make up the graph of reverse mode;
+``Forward`` carries a tangent. A node's ``order`` falls with its creation, so the walk needs no sorting pass: a
+heap yields every node after all its consumers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy import ndarray
+
+from gpugrad import backend
+
+if TYPE_CHECKING:
+    from gpugrad.methods import Methods
+else:
+    Methods = object  # attached by gpugrad.methods, so that this file knows no operation
+
+Rule: TypeAlias = Callable[..., Any]
+Value: TypeAlias = Any  # a plain array, or a Tensor of a lower level
+
+UNTRACKED = -1
+NO_PARAMS: dict[str, Any] = {}
+next_order = itertools.count(0, -1).__next__
+_next_level = itertools.count(1, 2).__next__
+
+
+class _State(threading.local):
+    """What each thread holds of its own."""
+
+    leaf_level = 0  # where a new leaf belongs: just above the innermost open transform
+    floor = UNTRACKED  # levels up to here do not record (no_grad)
+
+
+state = _State()
+observer: Any = None  # sees every computation, node and pulled-back cotangent (anomaly mode, profilers)
+
+
+class Tensor(Methods):
+    """An array that may be tracked: ``value`` is one level down (a plain array at the bottom), ``node`` its place
+    in the graph, or None. Make one with :func:`gpugrad.tensor`; the methods are those of an ndarray and of a PyTorch tensor.
+    """
+
+    __slots__ = ("value", "node")
+
+    def __init__(self, value: Value, node: Any = None) -> None:
+        self.value = value
+        self.node = node
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("Tensor cannot be subclassed: operations recognise it by its exact type. Hold a Tensor in a class of yours instead.")
+
+
+# ------------------------------------------------------------------------------------------------- nodes
+
+
+REVERSE, RECORD, FORWARD = "reverse", "record", "forward"  # record: reverse mode that keeps what the jvp rules read as well (linearize)
+
+
+class Leaf:
+    """Where a derivative ends: an input of a transform, or a Tensor that requires grad. ``grad`` is what backward accumulates."""
+
+    __slots__ = ("level", "order", "shape", "dtype", "grad", "notes")
+    mode = REVERSE
+    parents: Sequence[Any] = ()
+
+    def __init__(self, level: int, value: Value) -> None:
+        self.level = level
+        self.order = next_order()
+        self.shape = value.shape
+        self.dtype = value.dtype
+        self.grad: Tensor | None = None
+        self.notes: dict[str, Any] | None = None
+
+
+class Reverse:
+    """One recorded call: what its rule reads of it, and whose cotangents it feeds. ``vals`` is None once freed.
+
+    ``notes`` is None but for the few nodes with hooks, or made in anomaly mode.
+    """
+
+    __slots__ = ("level", "order", "shape", "dtype", "op", "vals", "y", "params", "parents", "notes")
+    mode = REVERSE
+
+    def __init__(self, op: Op, vals: Any, y: Value, params: dict[str, Any], parents: Sequence[Any], level: int, shape: Any, dtype: Any) -> None:
+        self.level = level
+        self.order = next_order()
+        self.shape = shape
+        self.dtype = dtype
+        self.op = op
+        self.vals = vals
+        self.y = y
+        self.params = params
+        self.parents = parents
+        self.notes: dict[str, Any] | None = None
+
+
+class Pick:
+    """Output ``index`` of a call with several outputs; ``parents[0]`` is the call's node."""
+
+    __slots__ = ("level", "order", "shape", "dtype", "index", "parents", "notes")
+    mode = REVERSE
+
+    def __init__(self, call: Reverse, index: int, value: Value) -> None:
+        self.level = call.level
+        self.order = next_order()
+        self.shape = value.shape
+        self.dtype = value.dtype
+        self.index = index
+        self.parents = (call,)
+        self.notes: dict[str, Any] | None = None
+
+
+class RecordedLeaf(Leaf):
+    __slots__ = ()
+    mode = RECORD
+
+
+class Recorded(Reverse):
+    __slots__ = ()
+    mode = RECORD
+
+
+class RecordedPick(Pick):
+    __slots__ = ()
+    mode = RECORD
+
+
+class Forward:
+    """A tangent, in forward mode."""
+
+    __slots__ = ("level", "tangent")
+    mode = FORWARD
+
+    def __init__(self, level: int, tangent: Value) -> None:
+        self.level = level
+        self.tangent = tangent
+
+
+# ------------------------------------------------------------------------------------------------- operations
+
+
+class Op:
+    """A differentiable operation.
+
+    ``f(*arrays, **params)`` maps plain arrays to an array, or to a tuple of arrays.
+    ``vjp`` holds a rule per argument, ``rule(g, y, *args, **params)``, which maps the cotangent of the output to the
+    argument's; or one *joint* rule, ``rule(needs, g, y, *args, **params)``, which returns a list (None where ``needs``
+    is False). ``jvp`` likewise: ``rule(t, y, *args, **params)``, or joint ``rule(tangents, y, *args, **params)`` with
+    None for a zero tangent. Of an Op with several outputs both rules are joint, ``g`` is a list with None where
+    nothing flowed in, and the joint jvp returns a list. ``vjp=()`` says that there is nothing to differentiate.
+
+    Rules call gpugrad functions only, so derivatives of any order come of themselves. Where one of the two is
+    missing it is derived from the other (see ``_jvp_from_vjp`` and ``_vjp_from_jvp``).
+    A rule's argument whose name starts with an underscore is not kept for it: write ``lambda g, _y, _a, b: g * b``.
+    The walk sums a cotangent over broadcast axes and casts it to the argument's dtype, so rules mention neither.
+
+    ``batch`` is the place of the batching rule.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        f: Callable[..., Any],
+        vjp: Sequence[Rule | None] | Rule | None = None,
+        jvp: Sequence[Rule | None] | Rule | None = None,
+        *,
+        samples: Callable[..., Iterable[Any]] | None = None,
+        batch: Rule | None = None,
+        doc: str | None = None,
+    ) -> None:
+        self.name = self.__name__ = name
+        self.f = f
+        self.differentiable = not (isinstance(vjp, (list, tuple)) and not vjp)
+        self.batch = batch
+        self.samples = samples
+        self.__doc__ = doc or f.__doc__
+        self.define(vjp, jvp)
+
+    def define(self, vjp: Any = None, jvp: Any = None) -> None:
+        """Set the rules; either of them may be left out."""
+        vjp, jvp = (tuple(rules) if isinstance(rules, (list, tuple)) else rules for rules in (vjp, jvp))
+        self.vjp = vjp if vjp is not None or jvp is None else _vjp_from_jvp(self)
+        self.jvp = jvp if jvp is not None or vjp is None else _jvp_from_vjp(self)
+        self._unread_if: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        level = UNTRACKED
+        vals, parents = [], []
+        boxed = inner = False
+        for a in args:
+            node = None
+            if type(a) is Tensor:
+                boxed = True
+                node = a.node
+                if node is not None and node.level != level:
+                    if level != UNTRACKED:
+                        return self._call_mixed(args, params)
+                    level = node.level
+                    kin = node
+                a = a.value
+                if type(a) is Tensor:
+                    inner = True
+            vals.append(a)
+            parents.append(node)
+        if not boxed:
+            return self.compute(args, params)
+        if level <= state.floor or not self.differentiable:
+            if inner and (level != UNTRACKED or not self.differentiable):
+                vals = [plain(v) for v in vals]
+            return box(self(*vals, **params))
+        y = self(*vals, **params) if inner else self.compute(vals, params)
+        if type(y) is not ndarray:
+            if type(y) is tuple:
+                return self._record_outputs(tuple(map(as_value, y)), vals, parents, params, level, kin)
+            y = as_value(y)
+        mode = kin.mode
+        if mode is FORWARD:
+            return Tensor(y, Forward(level, expand_to(self.push([p and p.tangent for p in parents], y, vals, params), y)))
+        if mode is RECORD:
+            node = Recorded(self, vals, y, params, parents, level, y.shape, y.dtype)
+        else:
+            unread, keeps_y = self._unread(parents)
+            for i in unread:
+                vals[i] = None
+            node = Reverse(self, vals, y if keeps_y else None, params, parents, level, y.shape, y.dtype)
+        if observer is not None:
+            observer.recorded(node)
+        return Tensor(y, node)
+
+    def compute(self, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        """The value, of plain arrays: where everything the library computes comes past."""
+        if observer is not None:
+            return observer.compute(self, args, params)
+        try:
+            return self.f(*args, **params)
+        except (TypeError, ValueError) as error:
+            raise backend.mixed_devices(args) or error from None
+
+    def _call_mixed(self, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        """Arguments of several levels: those below the highest are constants to it, and go one level down as they are."""
+        top = max(a.node.level for a in args if is_tracked(a))
+        if top <= state.floor:
+            return box(self(*map(plain, args), **params))
+        return self(*[Tensor(a) if is_tracked(a) and a.node.level != top else a for a in args], **params)
+
+    def _record_outputs(self, ys: tuple[Value, ...], vals: list[Value], parents: list[Any], params: dict[str, Any], level: int, kin: Any) -> tuple[Tensor, ...]:
+        if kin.mode is FORWARD:
+            tangents = self.push([p and p.tangent for p in parents], ys, vals, params)
+            return tuple(Tensor(y, None if t is None else Forward(level, expand_to(t, y))) for y, t in zip(ys, tangents, strict=True))
+        record, pick = (Recorded, RecordedPick) if kin.mode is RECORD else (Reverse, Pick)
+        call = record(self, vals, ys, params, parents, level, None, None)
+        if observer is not None:
+            observer.recorded(call)
+        return tuple(Tensor(y, pick(call, i, y) if is_inexact(y.dtype) else None) for i, y in enumerate(ys))
+
+    def _unread(self, parents: Sequence[Any]) -> tuple[tuple[int, ...], bool]:
+        """Which values no rule of a tracked argument reads, and whether one reads y."""
+        tracked = tuple([p is not None for p in parents])
+        try:
+            return self._unread_if[tracked]
+        except KeyError:
+            self._unread_if[tracked] = _unread_values(self.vjp, tracked)
+            return self._unread_if[tracked]
+
+    def push(self, tangents: Sequence[Value | None], y: Value, vals: Sequence[Value], params: dict[str, Any]) -> Any:
+        """The output's tangent from those of the arguments (None is a zero tangent; at least one is not)."""
+        if self.jvp is None:
+            raise no_rule(self, "jvp")
+        if callable(self.jvp):
+            return self.jvp(tangents, y, *vals, **params)
+        total = None
+        for i, t in enumerate(tangents):
+            if t is not None:
+                rule = self.jvp[i] if i < len(self.jvp) else None
+                if rule is None:
+                    raise no_rule(self, "jvp", i)
+                part = rule(t, y, *vals, **params)
+                total = part if total is None else add(total, part)
+        return total
+
+    def pull(self, node: Reverse, wanted: Sequence[Any], g: Value, y: Value, vals: Sequence[Value]) -> list[tuple[Any, Value]]:
+        """(entry, cotangent of its argument) for each entry of ``wanted`` that is not None."""
+        rules, params = self.vjp, node.params
+        if type(rules) is tuple:
+            pulled = []
+            i = 0
+            for p in wanted:
+                if p is not None:
+                    if i >= len(rules) or rules[i] is None:
+                        raise no_rule(self, "vjp", i)
+                    pulled.append((p, rules[i](g, y, *vals, **params) if params else rules[i](g, y, *vals)))
+                i += 1
+            return pulled
+        if rules is None:
+            raise no_rule(self, "vjp")
+        ds = rules([p is not None for p in wanted], g, y, *vals, **params)
+        return [(p, d) for p, d in zip(wanted, ds) if p is not None and d is not None]
+
+
+def _unread_values(vjp: Any, tracked: tuple[bool, ...]) -> tuple[tuple[int, ...], bool]:
+    """Read off the underscores in the rules' argument names (see Op)."""
+    joint = callable(vjp)
+    rules = [vjp] if joint else [r for r, t in zip(vjp or (), tracked) if t and r is not None]
+    read, keeps_y = set(), False
+    for rule in rules:
+        code = getattr(rule, "__code__", None)
+        if code is None:
+            return (), True
+        y, *names = code.co_varnames[2 if joint else 1 : code.co_argcount] or ("y",)
+        keeps_y = keeps_y or not y.startswith("_")
+        if code.co_flags & inspect.CO_VARARGS:
+            names += [code.co_varnames[code.co_argcount + code.co_kwonlyargcount]] * (len(tracked) - len(names))
+        read |= {i for i, name in enumerate(names) if not name.startswith("_")}
+    return tuple(i for i in range(len(tracked)) if i not in read), keeps_y
+
+
+# The commonest calls by far have one or two arguments, no parameters, and all that is tracked on one level of reverse
+# mode over plain arrays. These two do what Op.__call__ does for such a call, in a third of the time, and leave it the rest.
+
+
+def unary(op: Op) -> Callable[[Any], Any]:
+    """``op`` as a function of one array."""
+    f = op.f
+    unread, keeps_y = op._unread((True,))
+
+    def call(x: Any) -> Any:
+        if type(x) is Tensor:
+            v, p = x.value, x.node
+            if p is not None and p.mode is REVERSE and type(v) is not Tensor and p.level > state.floor and observer is None:
+                try:
+                    y = f(v)
+                except TypeError:
+                    return op(x)  # which says what is wrong
+                if type(y) is not ndarray:
+                    y = as_value(y)
+                return Tensor(y, Reverse(op, (None,) if unread else (v,), y if keeps_y else None, NO_PARAMS, (p,), p.level, y.shape, y.dtype))
+        return op(x)
+
+    return _as_function(call, op)
+
+
+def binary(op: Op) -> Callable[[Any, Any], Any]:
+    """``op`` as a function of two arrays."""
+    f = op.f
+    patterns = {tracked: op._unread(tracked) for tracked in ((True, None), (None, True), (True, True))}
+    (drop_l, y_l), (drop_r, y_r), (drop_lr, y_lr) = patterns.values()
+
+    def call(a: Any, b: Any) -> Any:
+        p = q = None
+        v, w = a, b
+        if type(a) is Tensor:
+            v, p = a.value, a.node
+        if type(b) is Tensor:
+            w, q = b.value, b.node
+        kin = p or q
+        if (
+            kin is None
+            or kin.mode is not REVERSE
+            or kin.level <= state.floor
+            or type(v) is Tensor
+            or type(w) is Tensor
+            or observer is not None
+            or (q is not None and q.level != kin.level)
+        ):
+            return op(a, b)
+        try:
+            y = f(v, w)
+        except (TypeError, ValueError):
+            return op(a, b)  # which says what is wrong
+        if type(y) is not ndarray:
+            y = as_value(y)
+        drop, keeps_y = (drop_l, y_l) if q is None else (drop_r, y_r) if p is None else (drop_lr, y_lr)
+        vals = (None if 0 in drop else v, None if 1 in drop else w)
+        return Tensor(y, Reverse(op, vals, y if keeps_y else None, NO_PARAMS, (p, q), kin.level, y.shape, y.dtype))
+
+    return _as_function(call, op)
+
+
+def _as_function(call: Any, op: Op) -> Any:
+    call.__name__ = call.__qualname__ = op.name
+    call.__doc__ = op.__doc__
+    call.op = op
+    return call
+
+
+def no_rule(op: Op, kind: str, i: int | None = None) -> NotImplementedError:
+    where = "" if i is None else f" for argument {i}"
+    return NotImplementedError(f"{op.name} has no {kind} rule{where}. Define it with gg.def{kind}({op.name}, ...), or cut the derivative with gg.stop_gradient.")
+
+
+def _jvp_from_vjp(op: Op) -> Rule:
+    """The pullback is linear in the cotangent, so transposing it once more pushes tangents forward."""
+
+    def jvp(tangents: Sequence[Value | None], y: Any, *vals: Value, **params: Any) -> Any:
+        several = type(y) is tuple
+        ys = y if several else (y,)
+        with new_level() as level:
+            leaves = [Leaf(level, o) for o in ys]
+            gs = [Tensor(zeros_like(o), leaf) for o, leaf in zip(ys, leaves, strict=True)]
+            node = Reverse(op, list(vals), y, params, [], level, None, None)
+            pulled = op.pull(node, tangents, gs if several else gs[0], y, list(vals))
+        grads = pull_back([(p.node, expand_to(t, p.node)) for t, p in pulled if is_tracked(p) and p.node.level == level])
+        out = [grads.get(leaf) for leaf in leaves]
+        out = [zeros_like(o) if t is None else t for o, t in zip(ys, out, strict=True)]
+        return out if several else out[0]
+
+    return jvp
+
+
+def _vjp_from_jvp(op: Op) -> Rule:
+    """The tangent map is linear in the tangents, so its transpose pulls cotangents back."""
+
+    def vjp(needs: Sequence[bool], g: Any, y: Any, *vals: Value, **params: Any) -> list[Value | None]:
+        with new_level() as level:
+            leaves = [Leaf(level, v) if need else None for need, v in zip(needs, vals, strict=True)]
+            tangents = [leaf and Tensor(zeros_like(v), leaf) for leaf, v in zip(leaves, vals, strict=True)]
+            out = op.push(tangents, y, vals, params)
+        pairs = zip(out, g, strict=True) if type(y) is tuple else [(out, g)]
+        grads = pull_back([(o.node, reduce_to(h, o.node)) for o, h in pairs if h is not None and is_tracked(o) and o.node.level == level])
+        return [None if leaf is None else grads.get(leaf) for leaf in leaves]
+
+    return vjp
+
+
+# ------------------------------------------------------------------------------------------------- the algebra of the walk
+# Cotangents are added, and fitted to the shape and dtype of what they belong to; those are operations, and ops/ fills them in.
+
+add: Callable[[Value, Value], Value]
+reduce_to: Callable[[Value, Any], Value]  # sum a cotangent over broadcast axes, cast it
+expand_to: Callable[[Value, Any], Value]  # broadcast a tangent, cast it
+zeros_like: Callable[[Value], Value]
+
+
+def install(**functions: Callable[..., Any]) -> None:
+    globals().update(functions)
+
+
+# ------------------------------------------------------------------------------------------------- the walk
+
+
+def pull_back(
+    seeds: Iterable[tuple[Any, Value]],
+    *,
+    create_graph: bool = False,
+    free: bool = False,
+    inputs: Iterable[Any] | None = None,
+) -> dict[Any, Value]:
+    """Cotangents of the leaves, or of the nodes ``inputs``, given (node, cotangent) pairs of outputs, all of one level.
+
+    With ``create_graph`` the rules see boxed values, and so record themselves on the same level. With ``free`` each
+    node lets go of what it kept as soon as its rule has run.
+    """
+    grads: dict[Any, Value] = {}
+    owned: set[Any] = set()  # nodes whose sum so far is an array of ours, free to add into
+    heap: list[tuple[int, Any]] = []
+
+    def accumulate(node: Any, g: Value) -> None:
+        have = grads[node]
+        if node in owned and type(g) is ndarray:
+            np.add(have, g, out=have)
+            return
+        grads[node] = total = add(have, g)
+        if type(total) is ndarray:
+            owned.add(node)
+
+    for node, g in seeds:
+        if node in grads:
+            accumulate(node, g)
+        else:
+            grads[node] = g
+            heappush(heap, (node.order, node))
+    targets = None if inputs is None else set(inputs)
+    wanted = None if targets is None else _ancestors_of_interest([n for _, n in heap], targets)
+    found: dict[Any, Value] = {}
+    while heap:
+        node = heappop(heap)[1]
+        g = grads.pop(node)
+        kind = type(node)
+        if node.notes is not None:
+            g = _run_hooks(node, g)
+        if kind is Leaf:
+            if targets is None or node in targets:
+                found[node] = g
+            continue
+        if targets is not None:
+            if node in targets:
+                found[node] = g
+            if node not in wanted:  # type: ignore[operator]
+                continue
+        parents = node.parents
+        if kind is Pick:
+            call = parents[0]
+            if call not in grads:
+                grads[call] = [None] * len(call.y)
+                heappush(heap, (call.order, call))
+            slots = grads[call]
+            slots[node.index] = g if slots[node.index] is None else add(slots[node.index], g)
+            continue
+        vals, y = node.vals, node.y
+        if vals is None:
+            raise RuntimeError(
+                "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
+                "Specify retain_graph=True if you need to backward through the graph a second time."
+            )
+        if mutated:
+            check_versions(node)
+        if wanted is not None:
+            parents = [p if p in wanted or p in targets else None for p in parents]  # type: ignore[operator]
+        if create_graph:
+            vals = [v if p is None else Tensor(v, p) for v, p in zip(vals, node.parents)]
+            y = tuple(Tensor(v, Pick(node, i, v)) for i, v in enumerate(y)) if type(y) is tuple else Tensor(y, node)
+        if observer is None:
+            pulled = node.op.pull(node, parents, g, y, vals)
+        else:
+            pulled = observer.pull(node, parents, g, y, vals)
+        if free:
+            node.vals = node.y = None
+            node.parents = ()
+        for p, d in pulled:
+            if d.shape != p.shape or d.dtype is not p.dtype:
+                d = reduce_to(d, p)
+            if p in grads:
+                accumulate(p, d)
+            else:
+                grads[p] = d
+                heappush(heap, (p.order, p))
+    return found
+
+
+def _ancestors_of_interest(outputs: list[Any], targets: set[Any]) -> set[Any]:
+    """The nodes between outputs and targets. None older than the oldest target can be one."""
+    oldest = max((n.order for n in targets), default=1)
+    seen, stack, order = set(outputs), list(outputs), []
+    while stack:
+        node = stack.pop()
+        order.append(node)
+        for p in node.parents:
+            if p is not None and p not in seen and p.order <= oldest:
+                seen.add(p)
+                stack.append(p)
+    order.sort(key=lambda n: -n.order)  # oldest first
+    wanted: set[Any] = set()
+    for node in order:
+        if any(p is not None and (p in targets or p in wanted) for p in node.parents):
+            wanted.add(node)
+    return wanted
+
+
+def _run_hooks(node: Any, g: Value) -> Value:
+    for hook in tuple(node.notes.get("hooks", {}).values()):
+        g = hook(g)
+    return g
+
+
+def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any, Value]:
+    """Tangents of ``outputs`` (nodes that recorded everything) from those of the leaves, along the recorded tape."""
+    order, seen, stack = [], set(outputs), list(outputs)
+    while stack:
+        node = stack.pop()
+        order.append(node)
+        for p in node.parents:
+            if p is not None and p not in seen:
+                seen.add(p)
+                stack.append(p)
+    known = dict(tangents)
+    for node in sorted(order, key=lambda n: -n.order):
+        if type(node) is Leaf:
+            continue
+        ts = [None if p is None else known.get(p) for p in node.parents]
+        if all(t is None for t in ts):
+            continue
+        if type(node) is Pick:
+            t = ts[0][node.index]  # type: ignore[index]
+            if t is not None:
+                known[node] = expand_to(t, node)
+        elif type(node.y) is tuple:
+            known[node] = node.op.push(ts, node.y, node.vals, node.params)
+        else:
+            known[node] = expand_to(node.op.push(ts, node.y, node.vals, node.params), node)
+    return known
+
+
+# ------------------------------------------------------------------------------------------------- levels
+
+
+class new_level:
+    """Open a level for a transform: ``with new_level() as level``. Restored however the block is left."""
+
+    def __enter__(self) -> int:
+        self.saved = state.leaf_level
+        level = _next_level()
+        state.leaf_level = level + 1
+        return level
+
+    def __exit__(self, *_: object) -> None:
+        state.leaf_level = self.saved
+
+
+def is_tracked(x: Any) -> bool:
+    return type(x) is Tensor and x.node is not None
+
+
+def plain(x: Any) -> Any:
+    """The plain array at the bottom."""
+    while type(x) is Tensor:
+        x = x.value
+    return x
+
+
+def unbox(x: Any, level: int) -> Any:
+    """What x is to the outside of ``level``: boxes of that level and of those above it are taken off."""
+    while type(x) is Tensor and x.node is not None and x.node.level >= level:
+        x = x.value
+    return x
+
+
+def as_value(y: Any) -> Any:
+    """NumPy hands back scalars for 0-d results; a Tensor holds arrays."""
+    return np.asarray(y) if isinstance(y, (np.generic, int, float, complex)) else y
+
+
+def box(y: Any) -> Any:
+    """An untracked Tensor; a tuple of them for several outputs."""
+    if type(y) is tuple:
+        return tuple(map(box, y))
+    return y if type(y) is Tensor else Tensor(as_value(y))
+
+
+def is_inexact(dtype: Any) -> bool:
+    """Whether a derivative can exist: float or complex, ml_dtypes' bfloat16 included (its kind is V)."""
+    return dtype.kind in "fc" or dtype.name == "bfloat16"
+
+
+# ------------------------------------------------------------------------------------------------- arrays changed in place
+
+mutated: dict[int, int] = {}  # identity of a buffer's owner -> the order at which the library last wrote into it
+
+
+def root(array: Any) -> Any:
+    """The array that owns the memory."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
+
+
+def mark_mutated(array: Any) -> None:
+    """Say that the library has written into ``array``, so that a backward that saved it refuses."""
+    mutated[id(root(array))] = next_order()
+
+
+def check_versions(node: Reverse) -> None:
+    saved = node.vals if type(node.y) is tuple else [*node.vals, node.y]  # type: ignore[misc]
+    for v in saved:
+        array = plain(v)
+        if hasattr(array, "base") and mutated.get(id(root(array)), 1) < node.order:
+            raise RuntimeError(
+                f"one of the variables needed for gradient computation has been modified by an inplace operation: an array of shape {array.shape} "
+                f"that {node.op.name} saved was changed after it ran. Change a copy, or change it after backward."
+            )
