@@ -1,0 +1,465 @@
+"""Rearranging: reshape, transpose, joining, splitting, padding, repeating. Names and arguments are NumPy's.
+
+Five operations (reshape, transpose, concatenate, pad, roll) and slicing carry all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from gpugrad import backend
+from gpugrad.backend import namespace
+from gpugrad.ops import elementwise as ew
+from gpugrad.ops.fit import Shape, broadcast_to, dtype_of, shape_of, sum_to, zeros_like
+from gpugrad.ops.rules import Sample, general, linear
+from gpugrad.tape import Tensor, plain
+
+Axis = int | tuple[int, ...] | None
+
+
+def as_array(x: Any) -> Any:
+    """``x`` itself if it is a Tensor or an array; numbers and lists become arrays."""
+    return x if type(x) is Tensor or backend.is_array(x) else backend.asarray(x)
+
+
+# ---------------------------------------------------------------------------------- reshape
+
+_reshape = linear(
+    "reshape",
+    lambda x, *, shape, source: x.reshape(shape),
+    lambda g, *, shape, source: _reshape(g, shape=source, source=shape_of(g)),
+    samples=[Sample((2, 6), shape=(3, -1), source=(2, 6)), Sample((), shape=(1, 1), source=()), Sample((2, 0), shape=(0, 5), source=(2, 0))],
+)
+
+
+def reshape(x: Any, shape: int | Sequence[int], order: str = "C") -> Any:
+    """The elements of ``x``, in row-major order, in a new shape; one length may be -1. See :func:`numpy.reshape`.
+
+    Raises:
+        ValueError: the sizes differ, or ``order`` is not "C".
+    """
+    _only_c(order)
+    x = as_array(x)
+    source = shape_of(x)
+    shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+    return x if shape == source else _reshape(x, shape=shape, source=source)
+
+
+def _only_c(order: str) -> None:
+    if order != "C":
+        raise ValueError(f"got order={order!r}, expected 'C': only row-major order is supported. For column-major order transpose before and after.")
+
+
+def ravel(x: Any, order: str = "C") -> Any:
+    """``x`` as one axis, in row-major order. See :func:`numpy.ravel`."""
+    return reshape(x, -1, order)
+
+
+def squeeze(x: Any, axis: Axis = None) -> Any:
+    """``x`` without its axes of length 1, or without those named. See :func:`numpy.squeeze`.
+
+    Raises:
+        ValueError: a named axis is longer than 1.
+    """
+    shape = shape_of(x)
+    axes = [i for i, n in enumerate(shape) if n == 1] if axis is None else normalize_axis_tuple(axis, len(shape))
+    for i in axes:
+        if shape[i] != 1:
+            raise ValueError(f"squeeze: axis {i} of shape {shape} has length {shape[i]}, expected 1; name other axes, or pick one element with take(x, i, axis={i})")
+    return reshape(x, [n for i, n in enumerate(shape) if i not in axes])
+
+
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:
+    """``x`` with axes of length 1 at the places ``axis`` of the result. See :func:`numpy.expand_dims`."""
+    lengths = iter(shape_of(x))
+    axis = axis if isinstance(axis, tuple) else (axis,)
+    ndim = len(shape_of(x)) + len(axis)
+    new = normalize_axis_tuple(axis, ndim)
+    return reshape(x, [1 if i in new else next(lengths) for i in range(ndim)])
+
+
+def atleast_1d(*arrays: Any) -> Any:
+    """Each array with at least one axis; a tuple for several arrays. See :func:`numpy.atleast_1d`."""
+    return _each(lambda x: reshape(x, -1) if shape_of(x) == () else x, arrays)
+
+
+def atleast_2d(*arrays: Any) -> Any:
+    """Each array with at least two axes, new ones in front; a tuple for several arrays. See :func:`numpy.atleast_2d`."""
+    return _each(lambda x: reshape(x, (1,) * (2 - len(shape_of(x))) + shape_of(x)), arrays)
+
+
+def atleast_3d(*arrays: Any) -> Any:
+    """Each array with at least three axes: (n,) becomes (1, n, 1), (m, n) becomes (m, n, 1). See :func:`numpy.atleast_3d`."""
+
+    def three(x: Any) -> Any:
+        shape = shape_of(x)
+        return reshape(x, {0: (1, 1, 1), 1: (1, *shape, 1), 2: (*shape, 1)}.get(len(shape), shape))
+
+    return _each(three, arrays)
+
+
+def _each(f: Any, arrays: Sequence[Any]) -> Any:
+    results = tuple(f(as_array(x)) for x in arrays)
+    return results[0] if len(results) == 1 else results
+
+
+# ---------------------------------------------------------------------------------- transpose
+
+_transpose = linear(
+    "transpose",
+    lambda x, *, axes: x.transpose(axes),
+    lambda g, *, axes: _transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__))),
+    samples=[Sample((2, 3, 4), axes=(1, 2, 0)), Sample((2, 0), axes=(1, 0)), Sample((), axes=())],
+)
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
+    """``x`` with its axes in the order ``axes``; reversed without it. See :func:`numpy.transpose`.
+
+    Raises:
+        ValueError: ``axes`` is not a permutation.
+    """
+    x = as_array(x)
+    ndim = len(shape_of(x))
+    if axes is None:
+        axes = tuple(range(ndim))[::-1]
+    elif len(axes) != ndim:
+        raise ValueError(f"transpose: got axes={tuple(axes)} for an array of shape {shape_of(x)}, expected each of its {ndim} axes once")
+    else:
+        axes = normalize_axis_tuple(axes, ndim)
+    return _transpose(x, axes=axes)
+
+
+permute_dims = transpose
+
+
+def matrix_transpose(x: Any) -> Any:
+    """The last two axes swapped. See :func:`numpy.matrix_transpose`."""
+    if len(shape_of(x)) < 2:
+        raise ValueError(f"matrix_transpose: got an array of shape {shape_of(x)}, expected at least 2 axes; a vector is made a row with x[None]")
+    return swapaxes(x, -1, -2)
+
+
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    """Two axes exchanged. See :func:`numpy.swapaxes`."""
+    ndim = len(shape_of(x))
+    axes = list(range(ndim))
+    i, j = normalize_axis_index(axis1, ndim), normalize_axis_index(axis2, ndim)
+    axes[i], axes[j] = axes[j], axes[i]
+    return transpose(x, axes)
+
+
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+    """The axes ``source`` moved to the places ``destination``, the others in their order. See :func:`numpy.moveaxis`."""
+    ndim = len(shape_of(x))
+    source, destination = normalize_axis_tuple(source, ndim, "source"), normalize_axis_tuple(destination, ndim, "destination")
+    if len(source) != len(destination):
+        raise ValueError(f"moveaxis: got {len(source)} source axes and {len(destination)} destinations, expected as many of each")
+    axes = [i for i in range(ndim) if i not in source]
+    for d, s in sorted(zip(destination, source, strict=True)):
+        axes.insert(d, s)
+    return transpose(x, axes)
+
+
+# ---------------------------------------------------------------------------------- joining
+
+
+def _pull_concatenate(needs: Sequence[bool], g: Any, _y: Any, *_xs: Any, axis: int, lengths: tuple[int, ...]) -> list[Any]:
+    ends = np.cumsum(lengths).tolist()
+    return [g[_along(axis, slice(end - n, end))] if need else None for need, n, end in zip(needs, lengths, ends, strict=True)]
+
+
+def _push_concatenate(tangents: Sequence[Any], _y: Any, *xs: Any, axis: int, lengths: tuple[int, ...]) -> Any:
+    return _concatenate(*[zeros_like(x) if t is None else t for t, x in zip(tangents, xs, strict=True)], axis=axis, lengths=lengths)
+
+
+_concatenate = general(
+    "concatenate",
+    lambda *xs, axis, lengths: namespace(xs[0]).concatenate(xs, axis),
+    _pull_concatenate,
+    _push_concatenate,
+    samples=[Sample((2, 3), (2, 1), (2, 0), axis=1, lengths=(3, 1, 0)), Sample((2,), axis=0, lengths=(2,))],
+)
+
+
+def _along(axis: int, key: Any) -> tuple[Any, ...]:
+    """The index that applies ``key`` to one axis."""
+    return (slice(None),) * axis + (key,)
+
+
+def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
+    """The arrays one after another along ``axis``, flattened first if that is None. See :func:`numpy.concatenate`."""
+    xs = [as_array(x) for x in arrays]
+    if not xs:
+        raise ValueError("concatenate: got no arrays, expected at least one")
+    if axis is None:
+        xs, axis = [ravel(x) for x in xs], 0
+    ndim = len(shape_of(xs[0]))
+    if not ndim:
+        raise ValueError("concatenate: got a 0-d array, expected at least one axis; stack joins 0-d arrays")
+    axis = normalize_axis_index(axis, ndim)
+    if any(len(shape_of(x)) != ndim for x in xs):
+        raise ValueError(f"concatenate: got arrays of shapes {[shape_of(x) for x in xs]}, expected the same number of axes; see reshape and expand_dims")
+    return _concatenate(*xs, axis=axis, lengths=tuple(shape_of(x)[axis] for x in xs))
+
+
+concat = concatenate
+
+
+def append(x: Any, values: Any, axis: int | None = None) -> Any:
+    """``values`` after ``x`` along ``axis``, both flattened if that is None. See :func:`numpy.append`."""
+    return concatenate([x, values], axis)
+
+
+def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Arrays of one shape joined along a new axis. See :func:`numpy.stack`."""
+    arrays = list(arrays)
+    shapes = {shape_of(x) for x in arrays}
+    if len(shapes) != 1:
+        raise ValueError(f"stack: got arrays of shapes {sorted(shapes)}, expected at least one array and all of one shape")
+    axis = normalize_axis_index(axis, len(shapes.pop()) + 1)
+    return concatenate([expand_dims(x, axis) for x in arrays], axis)
+
+
+def vstack(arrays: Sequence[Any]) -> Any:
+    """Joined as rows. See :func:`numpy.vstack`."""
+    return concatenate([atleast_2d(x) for x in arrays], 0)
+
+
+def hstack(arrays: Sequence[Any]) -> Any:
+    """Joined along the second axis (the first of vectors). See :func:`numpy.hstack`."""
+    arrays = [atleast_1d(x) for x in arrays]
+    return concatenate(arrays, 0 if arrays and len(shape_of(arrays[0])) == 1 else 1)
+
+
+def dstack(arrays: Sequence[Any]) -> Any:
+    """Joined along the third axis. See :func:`numpy.dstack`."""
+    return concatenate([atleast_3d(x) for x in arrays], 2)
+
+
+def column_stack(arrays: Sequence[Any]) -> Any:
+    """Joined as columns: vectors become columns first. See :func:`numpy.column_stack`."""
+    return concatenate([transpose(atleast_2d(x)) if len(shape_of(x)) < 2 else x for x in arrays], 1)
+
+
+# ---------------------------------------------------------------------------------- splitting: slices
+
+
+def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:
+    """Equal parts along ``axis``, or the parts between the given indices, as a list. See :func:`numpy.split`.
+
+    Raises:
+        ValueError: the axis does not divide into that many equal parts.
+    """
+    length = shape_of(x)[normalize_axis_index(axis, len(shape_of(x)))]
+    if isinstance(indices_or_sections, (int, np.integer)) and length % indices_or_sections:
+        raise ValueError(f"split: got an axis of length {length} to divide into {indices_or_sections} equal parts, expected a multiple; array_split makes unequal parts")
+    return array_split(x, indices_or_sections, axis)
+
+
+def array_split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:
+    """Like :func:`split`; parts that cannot be equal differ by one, the longer ones first. See :func:`numpy.array_split`."""
+    x = as_array(x)
+    axis = normalize_axis_index(axis, len(shape_of(x)))
+    length = shape_of(x)[axis]
+    if isinstance(indices_or_sections, (int, np.integer)):
+        if indices_or_sections < 1:
+            raise ValueError(f"array_split: got {indices_or_sections} sections, expected at least 1")
+        size, longer = divmod(length, int(indices_or_sections))
+        bounds = [i * size + min(i, longer) for i in range(indices_or_sections + 1)]
+    else:
+        bounds = [0, *(int(i) for i in indices_or_sections), length]
+    return [x[_along(axis, slice(start, stop))] for start, stop in zip(bounds, bounds[1:])]
+
+
+def hsplit(x: Any, indices_or_sections: int | Sequence[int]) -> list[Any]:
+    """Split along the second axis (the first of a vector). See :func:`numpy.hsplit`."""
+    return split(x, indices_or_sections, min(1, len(shape_of(x)) - 1))
+
+
+def vsplit(x: Any, indices_or_sections: int | Sequence[int]) -> list[Any]:
+    """Split along the first axis. See :func:`numpy.vsplit`."""
+    if len(shape_of(x)) < 2:
+        raise ValueError(f"vsplit: got an array of shape {shape_of(x)}, expected at least 2 axes; split works on a vector")
+    return split(x, indices_or_sections, 0)
+
+
+def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
+    """The slices along ``axis``, without it. See :func:`numpy.unstack`."""
+    x = as_array(x)
+    axis = normalize_axis_index(axis, len(shape_of(x)))
+    return tuple(x[_along(axis, i)] for i in range(shape_of(x)[axis]))
+
+
+# ---------------------------------------------------------------------------------- pad
+
+_pad = general(
+    "pad",
+    lambda x, *, width, fill: namespace(x).pad(x, width, constant_values=fill),
+    [lambda g, _y, _x, *, width, fill: g[tuple(slice(before, n - after) for (before, after), n in zip(width, shape_of(g), strict=True))]],
+    [lambda t, _y, _x, *, width, fill: _pad(t, width=width, fill=0)],
+    samples=[Sample((2, 3), width=((1, 0), (0, 2)), fill=7.0), Sample((0,), width=((1, 2),), fill=0)],
+)
+
+
+def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
+    """``x`` with borders of the given widths: constant, edge, reflect, symmetric or wrap. See :func:`numpy.pad`."""
+    x = as_array(x)
+    ndim = len(shape_of(x))
+    width = tuple(map(tuple, np.broadcast_to(np.asarray(pad_width), (ndim, 2)).tolist()))
+    if mode == "constant":
+        return _pad(x, width=width, fill=constant_values)
+    for axis, (n, around) in enumerate(zip(shape_of(x), width, strict=True)):
+        if any(around):
+            x = x[_along(axis, np.pad(np.arange(n), around, mode=mode))]
+    return x
+
+
+# ---------------------------------------------------------------------------------- order along axes
+
+
+def flip(x: Any, axis: Axis = None) -> Any:
+    """The order along ``axis`` reversed, along all axes if that is None. See :func:`numpy.flip`."""
+    x = as_array(x)
+    ndim = len(shape_of(x))
+    axes = range(ndim) if axis is None else normalize_axis_tuple(axis, ndim)
+    return x[tuple(slice(None, None, -1 if i in axes else None) for i in range(ndim))]
+
+
+def fliplr(x: Any) -> Any:
+    """The order along the second axis reversed. See :func:`numpy.fliplr`."""
+    return flip(x, 1)
+
+
+def flipud(x: Any) -> Any:
+    """The order along the first axis reversed. See :func:`numpy.flipud`."""
+    return flip(x, 0)
+
+
+_roll = linear(
+    "roll",
+    lambda x, *, shift, axis: namespace(x).roll(x, shift, axis),
+    lambda g, *, shift, axis: _roll(g, shift=tuple(-s for s in shift), axis=axis),
+    samples=[Sample((3, 4), shift=(1, -2), axis=(0, 1)), Sample((5,), shift=(7,), axis=(0,)), Sample((0,), shift=(1,), axis=(0,))],
+)
+
+
+def roll(x: Any, shift: int | tuple[int, ...], axis: Axis = None) -> Any:
+    """Elements moved by ``shift`` along ``axis``, those at the end come back at the start; flattened for the while if axis is None. See :func:`numpy.roll`."""
+    x = as_array(x)
+    if axis is None:
+        return reshape(roll(ravel(x), shift, 0), shape_of(x))
+    shifts, axes = np.broadcast_arrays(shift, normalize_axis_tuple(axis, len(shape_of(x)), allow_duplicate=True))
+    return _roll(x, shift=tuple(shifts.ravel().tolist()), axis=tuple(axes.ravel().tolist()))
+
+
+def rot90(x: Any, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Any:
+    """Rotated by k quarter turns in the plane of two axes, from the first towards the second. See :func:`numpy.rot90`."""
+    k %= 4
+    if k == 0:
+        return as_array(x)
+    if k == 2:
+        return flip(x, axes)
+    return swapaxes(flip(x, axes[1]), *axes) if k == 1 else flip(swapaxes(x, *axes), axes[1])
+
+
+# ---------------------------------------------------------------------------------- repetition: broadcasting
+
+
+def tile(x: Any, reps: int | Sequence[int]) -> Any:
+    """``x`` repeated as a whole along each axis. See :func:`numpy.tile`."""
+    reps = (reps,) if isinstance(reps, (int, np.integer)) else tuple(reps)
+    ndim = max(len(reps), len(shape_of(x)))
+    reps = (1,) * (ndim - len(reps)) + reps
+    shape = (1,) * (ndim - len(shape_of(x))) + shape_of(x)
+    x = reshape(x, [m for n in shape for m in (1, n)])
+    x = broadcast_to(x, [m for pair in zip(reps, shape, strict=True) for m in pair])
+    return reshape(x, [r * n for r, n in zip(reps, shape, strict=True)])
+
+
+def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+    """Each element repeated, all as often or each as often as ``repeats`` says. See :func:`numpy.repeat`."""
+    x = as_array(x)
+    if axis is None:
+        x, axis = ravel(x), 0
+    shape = shape_of(x)
+    axis = normalize_axis_index(axis, len(shape))
+    repeats = np.asarray(backend.to_device(plain(repeats), "cpu"))
+    if repeats.size != 1:
+        return x[_along(axis, np.repeat(np.arange(shape[axis]), repeats))]
+    times = int(repeats.item())
+    x = broadcast_to(expand_dims(x, axis + 1), (*shape[: axis + 1], times, *shape[axis + 1 :]))
+    return reshape(x, (*shape[:axis], shape[axis] * times, *shape[axis + 1 :]))
+
+
+def broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
+    """All arrays broadcast to one shape. See :func:`numpy.broadcast_arrays`."""
+    shape = np.broadcast_shapes(*map(shape_of, arrays))
+    return tuple(broadcast_to(as_array(x), shape) for x in arrays)
+
+
+def meshgrid(*arrays: Any, indexing: str = "xy", sparse: bool = False) -> tuple[Any, ...]:
+    """Vectors as coordinates of a grid. See :func:`numpy.meshgrid`."""
+    ndim = len(arrays)
+    order = [1, 0, *range(2, ndim)] if indexing == "xy" and ndim > 1 else range(ndim)
+    grids = [reshape(x, [-1 if i == axis else 1 for i in range(ndim)]) for x, axis in zip(arrays, order, strict=True)]
+    return tuple(grids) if sparse else broadcast_arrays(*grids)
+
+
+# ---------------------------------------------------------------------------------- diagonals and triangles
+
+
+def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The diagonal of the matrices on two axes, as the last axis. See :func:`numpy.diagonal`."""
+    x = moveaxis(as_array(x), (axis1, axis2), (-2, -1))
+    *lead, rows, columns = shape_of(x)
+    length = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
+    start = (offset if offset >= 0 else -offset * columns) if length else 0
+    flat = reshape(x, (*lead, rows * columns))
+    return flat[..., start : start + length * (columns + 1) : columns + 1]
+
+
+def diag(x: Any, k: int = 0) -> Any:
+    """The k-th diagonal of a matrix, or the matrix that has a vector on it. See :func:`numpy.diag`."""
+    x = as_array(x)
+    if len(shape_of(x)) == 2:
+        return diagonal(x, k)
+    n = shape_of(x)[0] + abs(k)
+    on_diagonal = namespace(plain(x)).eye(n, k=k, dtype=bool)
+    return ew.where(on_diagonal, pad(x, (max(k, 0), max(-k, 0))), zeros_like(x, shape=()))
+
+
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The sum of :func:`diagonal`. See :func:`numpy.trace`."""
+    d = diagonal(x, offset, axis1, axis2)
+    return reshape(sum_to(d, (*shape_of(d)[:-1], 1)), shape_of(d)[:-1])
+
+
+def tril(x: Any, k: int = 0) -> Any:
+    """The matrices on the last two axes with zeros above the k-th diagonal. See :func:`numpy.tril`."""
+    return _triangle(x, k, lower=True)
+
+
+def triu(x: Any, k: int = 0) -> Any:
+    """The matrices on the last two axes with zeros below the k-th diagonal. See :func:`numpy.triu`."""
+    return _triangle(x, k - 1, lower=False)
+
+
+def _triangle(x: Any, k: int, *, lower: bool) -> Any:
+    x = as_array(x)
+    inside = namespace(plain(x)).tri(*shape_of(x)[-2:], k=k, dtype=bool)
+    return ew.where(inside if lower else ~inside, x, zeros_like(x, shape=()))
+
+
+def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
+    """Differences of neighbours, taken n times. See :func:`numpy.diff`."""
+    x = as_array(x)
+    axis = normalize_axis_index(axis, len(shape_of(x)))
+    for _ in range(n):
+        later, earlier = x[_along(axis, slice(1, None))], x[_along(axis, slice(None, -1))]
+        x = ew.not_equal(later, earlier) if dtype_of(x).kind == "b" else ew.subtract(later, earlier)
+    return x
