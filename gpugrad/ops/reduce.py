@@ -1,0 +1,432 @@
+"""Reductions and scans along axes: sums, products, extrema, moments, logsumexp, and the counts that have no derivative.
+
+Every reduction takes ``axis`` (None for all, an integer or a tuple) and ``keepdims``. 16-bit floats accumulate in float32.
+The operations themselves see axes as a tuple of non-negative integers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from gpugrad.backend import namespace
+from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, not_equal, real, where
+from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, ones_like, shape_of
+from gpugrad.ops.index import sort
+from gpugrad.ops.rules import Sample, constant, general, linear
+from gpugrad.ops.shape import concatenate, expand_dims, flip, moveaxis, ravel, reshape, transpose
+from gpugrad.tape import is_inexact
+
+Axis: TypeAlias = "int | tuple[int, ...] | None"
+
+
+def _axes(x: Any, axis: Axis) -> tuple[int, ...]:
+    """The axes as a tuple of non-negative integers."""
+    ndim = len(shape_of(x))
+    return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
+
+
+def _array(x: Any) -> Any:
+    return x if hasattr(x, "shape") else np.asarray(x)
+
+
+def _count(shape: Shape, axis: tuple[int, ...]) -> int:
+    return math.prod([shape[i] for i in axis])
+
+
+def _restored(y: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """A reduction's result (or cotangent) with the reduced axes back, of length 1."""
+    return y if keepdims else expand_dims(y, axis)
+
+
+def _wide(x: Any) -> Any:
+    """The dtype to accumulate in: float32 for 16-bit floats, None for NumPy's choice."""
+    return np.float32 if x.dtype.itemsize == 2 and is_inexact(x.dtype) else None
+
+
+def _accumulated(name: str) -> Any:
+    """``x.name(...)``, accumulated in float32 and cast back where x is of 16 bits."""
+
+    def f(x: Any, *, axis: Any, **params: Any) -> Any:
+        wide = _wide(x)
+        reduced = getattr(x, name)
+        return reduced(axis=axis, **params) if wide is None else reduced(axis=axis, dtype=wide, **params).astype(x.dtype)
+
+    return f
+
+
+def _refuse(name: str, out: Any, options: dict[str, Any]) -> None:
+    """NumPy's options that have no meaning here, unless they are at their defaults."""
+    given = [key for key, value in {"out": out, **options}.items() if value is not None and value is not True and value is not np._NoValue]  # type: ignore[attr-defined]
+    if given:
+        raise TypeError(f"{name}() does not take {given[0]}=: results are new arrays, and elements are left out with gg.where(mask, x, neutral element) before reducing")
+
+
+# ---- sum and mean: linear, their transpose repeats the cotangent
+
+
+def _sum_transpose(g: Any, *, axis: tuple[int, ...], keepdims: bool, shape: Shape) -> Any:
+    return broadcast_to(_restored(g, axis, keepdims), shape)
+
+
+def _mean_transpose(g: Any, *, axis: tuple[int, ...], keepdims: bool, shape: Shape) -> Any:
+    return _sum_transpose(g / (_count(shape, axis) or 1), axis=axis, keepdims=keepdims, shape=shape)
+
+
+def _without_shape(f: Any) -> Any:
+    return lambda x, *, axis, keepdims, shape: f(x, axis=axis, keepdims=keepdims)
+
+
+_REDUCED = [((2, 3, 4), (1,), False), ((2, 3, 4), (0, 2), True), ((3,), (0,), False), ((), (), False), ((2, 1), (0, 1), False)]
+_sum = linear("sum", _without_shape(_accumulated("sum")), _sum_transpose, samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in [*_REDUCED, ((2, 0), (1,), False)]])
+_mean = linear("mean", _without_shape(_accumulated("mean")), _mean_transpose, samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in _REDUCED])
+
+
+def sum(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
+    """The sum over ``axis``; see :func:`numpy.sum`."""
+    _refuse("sum", out, options)
+    x = _array(x) if dtype is None else astype(_array(x), dtype)
+    return _sum(x, axis=_axes(x, axis), keepdims=keepdims, shape=shape_of(x))
+
+
+def mean(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
+    """The arithmetic mean over ``axis``; see :func:`numpy.mean`."""
+    _refuse("mean", out, options)
+    x = _array(x) if dtype is None else astype(_array(x), dtype)
+    return _mean(x, axis=_axes(x, axis), keepdims=keepdims, shape=shape_of(x))
+
+
+def nansum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The sum of what is not nan; see :func:`numpy.nansum`."""
+    return sum(where(isnan(x), 0.0, x), axis, keepdims=keepdims)
+
+
+def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The mean of what is not nan; see :func:`numpy.nanmean`."""
+    return nansum(x, axis, keepdims) / sum(logical_not(isnan(x)), axis, keepdims=keepdims)
+
+
+# ---- prod: the derivative by one element is the product of the others, found without dividing
+
+
+def _others(x: Any) -> Any:
+    """Along the last axis, for each element the product of all others: pair up, recurse on the products, hand the result on."""
+    n = x.shape[-1]
+    if n < 2:
+        return ones_like(x)
+    half = n // 2
+    a, b = x[..., :half], x[..., half : 2 * half]
+    above = _others(concatenate([a * b, x[..., 2 * half :]], axis=-1))
+    ab = above[..., :half]
+    return concatenate([ab * b, ab * a, above[..., half:]], axis=-1)
+
+
+def _product_of_others(x: Any, axis: tuple[int, ...]) -> Any:
+    shape = shape_of(x)
+    order = [i for i in range(len(shape)) if i not in axis] + list(axis)
+    moved = transpose(x, order)
+    lead = moved.shape[: len(shape) - len(axis)]
+    products = _others(reshape(moved, (*lead, _count(shape, axis))))
+    return transpose(reshape(products, moved.shape), np.argsort(order).tolist())
+
+
+_prod = general(
+    "prod",
+    _accumulated("prod"),
+    [lambda g, _y, x, *, axis, keepdims: _restored(g, axis, keepdims) * _product_of_others(x, axis)],
+    [lambda t, _y, x, *, axis, keepdims: sum(t * _product_of_others(x, axis), axis, keepdims=keepdims)],
+    samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED] + [Sample(np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 3.0]]), axis=(1,), keepdims=False)],
+)
+
+
+def prod(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
+    """The product over ``axis``; its derivatives are right where elements are 0. See :func:`numpy.prod`."""
+    _refuse("prod", out, options)
+    x = _array(x) if dtype is None else astype(_array(x), dtype)
+    return _prod(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+# ---- max and min: ties share the derivative evenly; a nan is the largest and the smallest
+
+
+def _chosen(y: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    return equal(x, _restored(y, axis, keepdims)) | not_equal(x, x)
+
+
+def _extremum_vjp(g: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+    chosen = _chosen(y, x, axis, keepdims)
+    return where(chosen, _restored(g, axis, keepdims) / astype(sum(chosen, axis, keepdims=True), g.dtype), 0.0)
+
+
+def _extremum_jvp(t: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+    chosen = _chosen(y, x, axis, keepdims)
+    return sum(where(chosen, t, 0.0), axis, keepdims=keepdims) / astype(sum(chosen, axis, keepdims=keepdims), t.dtype)
+
+
+_max, _min = (
+    general(name, lambda x, *, axis, keepdims, name=name: getattr(x, name)(axis=axis, keepdims=keepdims), [_extremum_vjp], [_extremum_jvp], samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED])
+    for name in ("max", "min")
+)
+
+
+def max(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
+    """The largest element over ``axis``; ties share the derivative evenly, nan propagates. See :func:`numpy.max`."""
+    _refuse("max", out, options)
+    x = _array(x)
+    return _max(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+def min(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
+    """The smallest element over ``axis``; ties share the derivative evenly, nan propagates. See :func:`numpy.min`."""
+    _refuse("min", out, options)
+    x = _array(x)
+    return _min(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+amax, amin = max, min
+
+
+def ptp(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False) -> Any:
+    """The largest minus the smallest element; see :func:`numpy.ptp`."""
+    _refuse("ptp", out, {})
+    return max(x, axis, keepdims=keepdims) - min(x, axis, keepdims=keepdims)
+
+
+# ---- var and std. With c = x - mean(x): d var = 2 sum(Re(conj(c) dx)) / (n - ddof), as the deviations sum to 0
+
+
+def _centred(x: Any, axis: tuple[int, ...]) -> Any:
+    return x - mean(x, axis, keepdims=True)
+
+
+def _freedom(x: Any, axis: tuple[int, ...], ddof: float) -> float:
+    """n - ddof; nan where that is not positive, and with it the derivatives."""
+    n = _count(shape_of(x), axis) - ddof
+    return n if n > 0 else math.nan
+
+
+def _real_dot(c: Any, t: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    return sum(real(conj(c) * t) if dtype_of(c).kind == "c" else c * t, axis, keepdims=keepdims)
+
+
+def _conj(c: Any) -> Any:
+    return conj(c) if dtype_of(c).kind == "c" else c
+
+
+def over(g: Any, y: Any) -> Any:
+    """g / y, and 0 with derivative 0 where y is 0."""
+    zero = equal(y, 0)
+    return where(zero, 0.0, g / where(zero, 1.0, y))
+
+
+def _var_value(x: Any, *, axis: tuple[int, ...], ddof: float, keepdims: bool) -> Any:
+    wide = _wide(x)
+    y = namespace(x).var(x, axis=axis, dtype=wide, ddof=ddof, keepdims=keepdims)
+    return y if wide is None else y.astype(x.dtype)
+
+
+_MOMENTS = [Sample(s, axis=a, keepdims=k, ddof=d) for s, a, k, d in (((2, 3, 4), (1,), False, 0), ((2, 3, 4), (0, 2), True, 1), ((3,), (0,), False, 0.5))]
+_var = general(
+    "var",
+    _var_value,
+    [lambda g, _y, x, *, axis, ddof, keepdims: _restored(g * (2 / _freedom(x, axis, ddof)), axis, keepdims) * _conj(_centred(x, axis))],
+    [lambda t, _y, x, *, axis, ddof, keepdims: _real_dot(_centred(x, axis), t, axis, keepdims) * (2 / _freedom(x, axis, ddof))],
+    samples=_MOMENTS,
+)
+_std = general(
+    "std",
+    lambda x, **params: np.sqrt(_var_value(x, **params)),
+    [lambda g, y, x, *, axis, ddof, keepdims: _restored(over(g, y) / _freedom(x, axis, ddof), axis, keepdims) * _conj(_centred(x, axis))],
+    [lambda t, y, x, *, axis, ddof, keepdims: over(_real_dot(_centred(x, axis), t, axis, keepdims), y) / _freedom(x, axis, ddof)],
+    samples=_MOMENTS,
+)
+
+
+def var(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any) -> Any:
+    """The variance, ``sum(|x - mean|^2) / (n - ddof)``; ``correction`` is another name of ``ddof``. See :func:`numpy.var`."""
+    _refuse("var", out, options)
+    x = _array(x) if dtype is None else astype(_array(x), dtype)
+    return _var(x, axis=_axes(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
+
+
+def std(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any) -> Any:
+    """The standard deviation, the root of :func:`var`; where it is 0 its derivative is 0. See :func:`numpy.std`."""
+    _refuse("std", out, options)
+    x = _array(x) if dtype is None else astype(_array(x), dtype)
+    return _std(x, axis=_axes(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
+
+
+# ---- cumsum and cumprod
+
+
+def _cumsum_transpose(g: Any, *, axis: int) -> Any:
+    return flip(_cumsum(flip(g, axis), axis=axis), axis)
+
+
+_cumsum = linear("cumsum", _accumulated("cumsum"), _cumsum_transpose, samples=[Sample((2, 3, 4), axis=1), Sample((3,), axis=0)])
+
+
+def _cumprod_jvp(t: Any, _y: Any, x: Any, *, axis: int) -> Any:
+    """Products and their tangents over windows of length 1, 2, 4, ... that end at each element: no division."""
+    t, x = moveaxis(t, axis, -1), moveaxis(x, axis, -1)
+    n, width = x.shape[-1], 1
+    while width < n:
+        early, late = x[..., :-width], x[..., width:]
+        t = concatenate([t[..., :width], t[..., width:] * early + late * t[..., :-width]], axis=-1)
+        x = concatenate([x[..., :width], late * early], axis=-1)
+        width *= 2
+    return moveaxis(t, -1, axis)
+
+
+_cumprod = general("cumprod", _accumulated("cumprod"), None, [_cumprod_jvp], samples=[Sample((2, 5, 2), axis=1), Sample(np.array([2.0, 0.0, 3.0, 0.0, 1.0]), axis=0)])
+
+
+def _scan(op: Any, name: str, x: Any, axis: int | None, dtype: Any, out: Any) -> Any:
+    _refuse(name, out, {})
+    x = _array(x) if dtype is None else astype(_array(x), dtype)
+    if axis is None:
+        x, axis = ravel(x), 0
+    return op(x, axis=normalize_axis_index(axis, len(shape_of(x))))
+
+
+def cumsum(x: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
+    """The running sums along ``axis`` (of the flattened array when None); see :func:`numpy.cumsum`."""
+    return _scan(_cumsum, "cumsum", x, axis, dtype, out)
+
+
+def cumprod(x: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
+    """The running products along ``axis`` (of the flattened array when None); see :func:`numpy.cumprod`."""
+    return _scan(_cumprod, "cumprod", x, axis, dtype, out)
+
+
+# ---- logsumexp
+
+
+def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """m + log k + log1p(rest / k), where k elements equal the largest, m: exact where the rest is tiny beside it."""
+    xp = namespace(x)
+    if not x.size:
+        return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
+    with np.errstate(all="ignore"):
+        m = x.max(axis=axis, keepdims=True)
+        largest = x == m
+        e = np.exp(x - xp.where(np.isfinite(m), m, 0.0))
+        k = largest.sum(axis=axis, keepdims=True).astype(m.dtype)
+        rest = xp.where(largest, 0.0, e).sum(axis=axis, keepdims=True)
+        y = m + np.log(k) + np.log1p(rest / k)
+    return y if keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in axis])
+
+
+def _shares_value(x: Any, y: Any, *, axis: tuple[int, ...]) -> Any:
+    """exp(x - y). Where y is inf the infinite elements share evenly; where it is -inf, all get 0."""
+    xp = namespace(x)
+    with np.errstate(invalid="ignore"):
+        shares = np.exp(x - y)
+    if xp is np and np.isfinite(y).all():
+        return shares
+    infinite = x == np.inf
+    tied = infinite / np.maximum(infinite.sum(axis=axis, keepdims=True), 1).astype(shares.dtype)
+    return xp.where(np.isinf(y), tied, shares)
+
+
+_shares = general(
+    "shares of a logsumexp",
+    _shares_value,
+    [lambda g, s, _x, _y, *, axis: g * s, lambda g, s, _x, _y, *, axis: -(g * s)],
+    [lambda t, s, _x, _y, *, axis: t * s, lambda t, s, _x, _y, *, axis: -(t * s)],
+    samples=[Sample((2, 3), (2, 1), axis=(1,))],
+)
+_lse = general(
+    "logsumexp",
+    _logsumexp,
+    [lambda g, y, x, *, axis, keepdims: _restored(g, axis, keepdims) * _shares(x, _restored(y, axis, keepdims), axis=axis)],
+    [lambda t, y, x, *, axis, keepdims: sum(t * _shares(x, _restored(y, axis, keepdims), axis=axis), axis, keepdims=keepdims)],
+    samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
+)
+
+
+def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """``log(sum(exp(x)))`` without overflow, and with relative accuracy where one element outweighs the rest.
+
+    All -inf gives -inf with derivative 0. See :func:`scipy.special.logsumexp`.
+    """
+    x = _array(x)
+    return _lse(x, axis=_axes(x, axis), keepdims=keepdims)
+
+
+# ---- nothing to differentiate
+
+
+def _counted(name: str) -> Any:
+    return constant(name, lambda x, *, axis, keepdims: getattr(namespace(x), name)(x, axis=axis, keepdims=keepdims), samples=[Sample((2, 3), axis=1, keepdims=False)])
+
+
+_any, _all, _argmax, _argmin = map(_counted, ("any", "all", "argmax", "argmin"))
+
+
+def any(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
+    """Whether any element over ``axis`` is true; see :func:`numpy.any`."""
+    _refuse("any", out, options)
+    return _any(_array(x), axis=axis, keepdims=keepdims)
+
+
+def all(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
+    """Whether all elements over ``axis`` are true; see :func:`numpy.all`."""
+    _refuse("all", out, options)
+    return _all(_array(x), axis=axis, keepdims=keepdims)
+
+
+def argmax(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Any:
+    """Where the largest element is, the first of several; see :func:`numpy.argmax`."""
+    _refuse("argmax", out, {})
+    return _argmax(_array(x), axis=axis, keepdims=keepdims)
+
+
+def argmin(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Any:
+    """Where the smallest element is, the first of several; see :func:`numpy.argmin`."""
+    _refuse("argmin", out, {})
+    return _argmin(_array(x), axis=axis, keepdims=keepdims)
+
+
+def count_nonzero(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    """How many elements are not 0; see :func:`numpy.count_nonzero`."""
+    return sum(not_equal(x, 0), axis, keepdims=keepdims)
+
+
+# ---- averages
+
+
+def average(x: Any, axis: Axis = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
+    """``sum(x * weights) / sum(weights)``; weights of one axis may be 1-D. See :func:`numpy.average`."""
+    x = _array(x)
+    if weights is None:
+        y = mean(x, axis, keepdims=keepdims)
+        total = astype(ones_like(y) * (_count(shape_of(x), _axes(x, axis)) * 1.0), dtype_of(y))
+        return (y, total) if returned else y
+    weights = _array(weights)
+    axes = _axes(x, axis)
+    if shape_of(weights) != shape_of(x):
+        expected = tuple(shape_of(x)[i] for i in axes)
+        if axis is None or shape_of(weights) != expected:
+            raise ValueError(f"average: got weights of shape {shape_of(weights)} for an array of shape {shape_of(x)} and axis {axis}, expected {shape_of(x)} or {expected}")
+        order = np.argsort(axes).tolist()
+        weights = expand_dims(transpose(weights, order), [i for i in range(len(shape_of(x))) if i not in axes])
+    total = sum(broadcast_to(weights, shape_of(x)), axes, keepdims=keepdims)
+    y = divide(sum(x * weights, axes, keepdims=keepdims), total)
+    return (y, total) if returned else y
+
+
+def median(x: Any, axis: Axis = None, out: None = None, *, keepdims: bool = False) -> Any:
+    """The middle element, or the mean of the middle two; nan propagates. See :func:`numpy.median`."""
+    _refuse("median", out, {})
+    x = _array(x)
+    shape, axes = shape_of(x), _axes(x, axis)
+    rest = [i for i in range(len(shape)) if i not in axes]
+    n = _count(shape, axes)
+    ordered = sort(reshape(transpose(x, rest + list(axes)), (*(shape[i] for i in rest), n)), axis=-1)
+    middle = mean(ordered[..., (n - 1) // 2 : n // 2 + 1], -1)
+    y = where(isnan(ordered[..., -1]), ordered[..., -1], middle)
+    return expand_dims(y, axes) if keepdims else y
