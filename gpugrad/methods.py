@@ -14,7 +14,7 @@ from gpugrad import backend, tape
 from gpugrad.ops import elementwise as ew
 from gpugrad.ops import index, linalg, reduce, shape
 from gpugrad.ops.fit import add, astype
-from gpugrad.tape import UNTRACKED, Leaf, Tensor, plain
+from gpugrad.tape import Leaf, Tensor, plain
 
 
 class Methods:
@@ -423,20 +423,6 @@ class Hook:
     def remove(self) -> None:
         """Do not call it any more."""
         self.hooks.pop(self, None)
-
-
-def _operator(f: Callable[..., Any]) -> Callable[..., Any]:
-    def method(a: Any, b: Any) -> Any:
-        try:
-            return f(a, b)
-        except _Unsupported:
-            return NotImplemented
-
-    return method
-
-
-class _Unsupported(Exception):
-    pass
 
 
 def _reflected(f: Callable[..., Any]) -> Callable[..., Any]:

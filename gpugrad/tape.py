@@ -197,6 +197,7 @@ class Op:
     def define(self, vjp: Any = None, jvp: Any = None) -> None:
         """Set the rules; either of them may be left out."""
         vjp, jvp = (tuple(rules) if isinstance(rules, (list, tuple)) else rules for rules in (vjp, jvp))
+        self.states_vjp, self.states_jvp = vjp is not None, jvp is not None
         self.vjp = vjp if vjp is not None or jvp is None else _vjp_from_jvp(self)
         self.jvp = jvp if jvp is not None or vjp is None else _jvp_from_vjp(self)
         self._unread_if: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
@@ -568,8 +569,12 @@ def _ancestors_of_interest(outputs: list[Any], targets: set[Any]) -> set[Any]:
 
 
 def _run_hooks(node: Any, g: Value) -> Value:
+    """Show the cotangent to the hooks as a Tensor; what one returns takes its place."""
     for hook in tuple(node.notes.get("hooks", {}).values()):
-        g = hook(g)
+        shown = g if type(g) is Tensor else Tensor(as_value(g))
+        new = hook(shown)
+        if new is not None:
+            g = new if shown is g else plain(new)
     return g
 
 

@@ -1,0 +1,196 @@
+"""Operations of a user's own: ``Function`` with a ctx (as in PyTorch), and ``primitive`` with ``defvjp`` / ``defjvp``.
+
+Either rule may be left out: the pullback is linear in the cotangent and the push in the tangent, so each is derived
+from the other by transposition.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpugrad.backend import is_array
+from gpugrad.ops.fit import zeros_like
+from gpugrad.tape import Op, Tensor, is_tracked, plain
+
+
+def primitive(f: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
+    """Make an operation of a function of plain arrays: a NumPy function, a Numba function, a launch of a ``cupy.RawKernel``.
+
+    Positional arguments may be Tensors, keyword arguments are constants. Give it rules with :func:`defvjp` or :func:`defjvp`::
+
+        @gg.primitive
+        def cube(x):
+            return x**3
+
+        gg.defvjp(cube, lambda g, y, x: g * 3 * x**2)
+    """
+    if f is None:
+        return functools.partial(primitive, name=name)
+    op = Op(name or f.__name__, f)
+    functools.update_wrapper(op, f, updated=())
+    return op
+
+
+def defvjp(op: Any, *rules: Callable[..., Any] | None, argnums: Sequence[int] | None = None) -> None:
+    """Say how cotangents go back: ``rules[i](g, y, *args, **params)`` gives that of argument i (or of ``argnums[i]``).
+
+    ``g`` is the cotangent of ``y = op(*args, **params)``. Rules written with gpugrad functions and operators can be
+    differentiated again. An argument of a rule whose name starts with an underscore is not kept on the tape (None is passed).
+    Sums over broadcast axes and casts happen by themselves.
+    """
+    op = _op(op)
+    op.define(_spread(rules, argnums), op.jvp if op.states_jvp else None)
+
+
+def defjvp(op: Any, *rules: Callable[..., Any] | None, argnums: Sequence[int] | None = None) -> None:
+    """Say how tangents go forward: ``rules[i](t, y, *args, **params)`` is what the tangent of argument i adds to that of y."""
+    op = _op(op)
+    op.define(op.vjp if op.states_vjp else None, _spread(rules, argnums))
+
+
+def _op(op: Any) -> Op:
+    op = getattr(op, "op", op)
+    if not isinstance(op, Op):
+        raise TypeError(f"expected an operation made by gg.primitive, got {type(op).__name__}")
+    return op
+
+
+def _spread(rules: Sequence[Any], argnums: Sequence[int] | None) -> list[Any]:
+    if argnums is None:
+        return list(rules)
+    if len(argnums) != len(rules):
+        raise ValueError(f"got {len(rules)} rules for {len(argnums)} argnums")
+    spread: list[Any] = [None] * (max(argnums) + 1)
+    for i, rule in zip(argnums, rules):
+        spread[i] = rule
+    return spread
+
+
+class Context:
+    """What ``forward`` leaves for ``backward``. Any attribute may be set on it; Tensors go through :meth:`save_for_backward`."""
+
+    needs_input_grad: tuple[bool, ...] = ()
+    materialize_grads = True
+    saved_tensors: tuple[Tensor, ...] = ()
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        """Keep inputs or outputs (or intermediates, which are constants to a second derivative) for ``backward``."""
+        self.saved_tensors = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """With False, ``backward`` is given None for outputs that nothing was asked of, instead of zeros."""
+        self.materialize_grads = value
+
+    def mark_non_differentiable(self, *tensors: Any) -> None:
+        """Outputs without derivative; integer outputs need no mark."""
+        self.non_differentiable = tensors
+
+
+class Function:
+    """A custom operation in PyTorch's form: static methods ``forward(ctx, *args)`` and ``backward(ctx, *grads)``; call it by ``apply``.
+
+    ``backward`` returns a gradient (or None) per argument of ``forward``. Where it is written with gpugrad functions it can be
+    differentiated again, and forward mode is derived from it; a static method ``jvp(ctx, *tangents)`` takes its place where stated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        """The value, given Tensors for the arguments that are Tensors; recording is off."""
+        raise NotImplementedError("a Function needs a static method forward(ctx, *args)")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """The gradients of the arguments, given those of the outputs."""
+        raise NotImplementedError("a Function needs a static method backward(ctx, *grads) to be differentiated")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Run ``forward`` and record ``backward``."""
+        call = _Call(cls, args)
+        vjp = call.pull if cls.backward is not Function.backward else None
+        jvp = call.push if hasattr(cls, "jvp") else None
+        return Op(cls.__name__, call.run, vjp, jvp)(*args)
+
+
+class _Call:
+    """One application of a Function: runs its methods on Tensors, and gives the tape what those return."""
+
+    def __init__(self, cls: type[Function], args: Sequence[Any]) -> None:
+        self.cls = cls
+        self.boxes = [type(a) is Tensor for a in args]
+        self.ctx = Context()
+        self.ctx.needs_input_grad = tuple(map(is_tracked, args))
+        self.saved: list[tuple[str, Any]] = []
+
+    def run(self, *vals: Any) -> Any:
+        inputs = [Tensor(v) if boxed else v for v, boxed in zip(vals, self.boxes, strict=True)]
+        out = self.cls.forward(self.ctx, *inputs)
+        outputs = out if isinstance(out, tuple) else (out,)
+        self.saved = [self._place(t, inputs, outputs) for t in self.ctx.saved_tensors]
+        return tuple(map(plain, outputs)) if isinstance(out, tuple) else plain(out)
+
+    @staticmethod
+    def _place(t: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[str, Any]:
+        """Inputs and outputs are remembered by position: the tape holds them, tracked where a second derivative is wanted."""
+        for kind, group in (("input", inputs), ("output", outputs)):
+            for i, other in enumerate(group):
+                if t is other:
+                    return kind, i
+        return "constant", t
+
+    def context(self, y: Any, vals: Sequence[Any]) -> Context:
+        ctx = copy.copy(self.ctx)
+        groups = {"input": vals, "output": y if isinstance(y, tuple) else (y,)}
+        ctx.saved_tensors = tuple(_boxed(groups[kind][i]) if kind in groups else i for kind, i in self.saved)
+        return ctx
+
+    def pull(self, needs: Sequence[bool], g: Any, y: Any, *vals: Any) -> list[Any]:
+        ctx = self.context(y, vals)
+        ctx.needs_input_grad = tuple(needs)
+        gs = list(g) if isinstance(y, tuple) else [g]
+        if ctx.materialize_grads:
+            gs = [zeros_like(o) if h is None else h for h, o in zip(gs, y if isinstance(y, tuple) else (y,), strict=True)]
+        grads = self.cls.backward(ctx, *[None if h is None else _boxed(h) for h in gs])
+        grads = grads if isinstance(grads, tuple) else (grads,)
+        if len(grads) != len(vals):
+            raise RuntimeError(f"function {self.cls.__name__}Backward returned an incorrect number of gradients (expected {len(vals)}, got {len(grads)})")
+        return [_unboxed(d) if need else None for d, need in zip(grads, needs, strict=True)]
+
+    def push(self, tangents: Sequence[Any], y: Any, *vals: Any) -> Any:
+        out = self.cls.jvp(self.context(y, vals), *[None if t is None else _boxed(t) for t in tangents])  # type: ignore[attr-defined]
+        return [_unboxed(t) for t in out] if isinstance(y, tuple) else _unboxed(out)
+
+
+def _boxed(x: Any) -> Any:
+    return Tensor(x) if is_array(x) else x if type(x) is Tensor or not hasattr(x, "dtype") else Tensor(x)
+
+
+def _unboxed(x: Any) -> Any:
+    return x.value if type(x) is Tensor and x.node is None else x
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a ``backward`` that leaves gpugrad (calls NumPy, a raw kernel): a second derivative through it raises."""
+
+    @functools.wraps(backward)
+    def wrapped(ctx: Any, *grads: Any) -> Any:
+        tracked = [t for t in (*grads, *ctx.saved_tensors) if is_tracked(t)]
+        bare = copy.copy(ctx)
+        bare.saved_tensors = tuple(t.detach() if type(t) is Tensor else t for t in ctx.saved_tensors)
+        out = backward(bare, *[g.detach() if type(g) is Tensor else g for g in grads])
+        if not tracked:
+            return out
+        outs = out if isinstance(out, tuple) else (out,)
+        return tuple(None if o is None else _once(o, *tracked) for o in outs)
+
+    return wrapped
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+
+
+_once = Op("once differentiable", lambda x, *tracked: x, _refuse, _refuse)

@@ -1,0 +1,307 @@
+"""Function transforms: grad, vjp, jvp, linearize, jacobian, hessian, hvp.
+
+They take functions of arrays (NumPy, CuPy or Tensors) and of any nest of dict, list and tuple of them, and nest in
+each other to any depth in any mixture. Plain arrays in, plain arrays out. Signatures follow JAX and HIPS/autograd.
+
+Gradients of complex arguments follow their convention too: for real f the gradient is df/dx - i df/dy, the
+conjugate of what ``Tensor.backward`` (PyTorch's convention) accumulates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from gpugrad import backend, tape, tree
+from gpugrad.ops.fit import dtype_of, ones_like, shape_of, zeros_like
+from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, is_tracked, new_level, plain, pull_back, push_forward, unbox
+
+
+def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The gradient of a scalar function: ``grad(f)(x)`` has the nest, shapes and dtypes of ``x``.
+
+    Args:
+        f: returns one real scalar; with ``has_aux`` a pair of it and anything else.
+        argnums: with respect to which positional argument; a tuple of gradients for a sequence of numbers.
+
+    Raises:
+        TypeError: f returns no real scalar, or an argument is not an array of floats.
+    """
+    both = value_and_grad(f, argnums, has_aux)
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, g = both(*args, **kwargs)
+        return (g, value[1]) if has_aux else g
+
+    return _named(gradient, f, "grad")
+
+
+def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """The value and the gradient in one pass: ``(value, grad)``, or ``((value, aux), grad)``. See :func:`grad`."""
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        of, primals = _partial(f, argnums, args, kwargs)
+        run = _Reverse(of, primals, has_aux, Leaf)
+        y = run.y
+        if not hasattr(plain(y), "dtype") and not isinstance(y, (int, float)):
+            raise TypeError(f"gradient of a function that returns {type(y).__name__}: expected one scalar. Use gg.vjp or gg.jacobian, or has_aux=True for (scalar, anything).")
+        if shape_of(y) != () or dtype_of(y).kind == "c":
+            raise TypeError(f"gradient of a function whose output has shape {shape_of(y)} and dtype {dtype_of(y)}: expected a real scalar. Sum it, or use gg.jacobian or gg.vjp.")
+        g = run.pull([ones_like(y) if hasattr(y, "dtype") else np.ones(())], free=True)
+        return ((y, run.aux) if has_aux else y), (g[0] if isinstance(argnums, int) else g)
+
+    return _named(evaluate, f, "value_and_grad")
+
+
+def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """``y, pullback = vjp(f, x1, ...)``: ``pullback(g)`` is the tuple of the g' df/dx_i, and may be called many times.
+
+    ``g`` has the nest, shapes and dtypes of ``y``. With ``has_aux``: ``(y, pullback, aux)``.
+    """
+    run = _Reverse(f, primals, has_aux, Leaf)
+
+    def pullback(g: Any) -> tuple[Any, ...]:
+        return run.pull([_like(c, y, "cotangent") for c, y in zip(tree.flatten_like(g, run.structure, "the cotangent"), run.values)])
+
+    return (run.y, pullback, run.aux) if has_aux else (run.y, pullback)
+
+
+def jvp(f: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = False) -> Any:
+    """``y, y_dot = jvp(f, (x1, ...), (t1, ...))``: the derivative along the tangents, by forward mode.
+
+    With ``has_aux``: ``(y, y_dot, aux)``.
+    """
+    primals, tangents = _positional(primals), _positional(tangents)
+    leaves, structure = tree.flatten(primals)
+    leaves = [_variable(x) for x in leaves]
+    ts = [_like(t, x, "tangent") for t, x in zip(tree.flatten_like(tangents, structure, "the tangents"), leaves)]
+    with new_level() as level:
+        out = f(*tree.unflatten(structure, [Tensor(x, Forward(level, t)) for x, t in zip(leaves, ts)]))
+    y, aux = _split_aux(out, has_aux)
+    y_dot = tree.map_leaves(lambda o: own(_tangent(o, level)), y)
+    y, aux = (tree.map_leaves(lambda o: unbox(o, level), part) for part in (y, aux))
+    return (y, y_dot, aux) if has_aux else (y, y_dot)
+
+
+def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """``y, push = linearize(f, x1, ...)``: ``push(t1, ...)`` is the jvp at this point, without computing f again."""
+    run = _Reverse(f, primals, False, RecordedLeaf)
+    xs = [leaf for leaf, _ in run.boxes]
+
+    def push(*tangents: Any) -> Any:
+        ts = [_like(t, x, "tangent") for t, x in zip(tree.flatten_like(tangents, run.inputs, "the tangents"), xs)]
+        known = push_forward([n for n in run.nodes if n is not None], {n: t for (_, n), t in zip(run.boxes, ts)})
+        return tree.unflatten(run.structure, own_all(zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)))
+
+    return run.y, push
+
+
+def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str = "auto") -> Callable[..., Any]:
+    """All partial derivatives: ``jacobian(f)(x)`` has shape ``y.shape + x.shape`` (a nest of them, output's nest outside).
+
+    Args:
+        mode: "reverse" (a pass per output element), "forward" (a pass per input element), or the cheaper one.
+    """
+    if mode not in ("auto", "forward", "reverse"):
+        raise ValueError(f"mode is {mode!r}: expected 'auto', 'forward' or 'reverse'")
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        of, primals = _partial(f, argnums, args, kwargs)
+        run = _Reverse(of, primals, False, RecordedLeaf)
+        xs = [x for x, _ in run.boxes]
+        sizes = [sum(int(np.prod(shape_of(v))) for v in vs) for vs in (xs, run.values)]
+        rows = _by_columns(run, xs) if (mode == "forward" or (mode == "auto" and sizes[0] < sizes[1])) else _by_rows(run, xs)
+        nests = [tree.unflatten(run.inputs, row) for row in rows]
+        return tree.unflatten(run.structure, [nest[0] if isinstance(argnums, int) else nest for nest in nests])
+
+    return _named(evaluate, f, "jacobian")
+
+
+def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The matrix of second derivatives of a scalar function, shape ``x.shape + x.shape``: columns by forward over reverse."""
+    return _named(jacobian(grad(f, argnums), argnums, mode="forward"), f, "hessian")
+
+
+def hvp(f: Callable[..., Any], primals: Any, tangents: Any, mode: str = "forward-over-reverse") -> Any:
+    """The Hessian of a scalar function times a vector, at the cost of a few gradients (Pearlmutter 1994).
+
+    A tuple means positional arguments, and a tuple comes back; anything else is one argument, any nest.
+
+    Args:
+        mode: "forward-over-reverse" or "reverse-over-reverse": they agree to rounding.
+    """
+    xs, ts = _positional(primals), _positional(tangents)
+    gradient = grad(f, argnums=tuple(range(len(xs))))
+    if mode == "forward-over-reverse":
+        product = jvp(gradient, xs, ts)[1]
+    elif mode == "reverse-over-reverse":
+        product = vjp(gradient, *xs)[1](ts)  # the Hessian is symmetric
+    else:
+        raise ValueError(f"mode is {mode!r}: expected 'forward-over-reverse' or 'reverse-over-reverse'")
+    return product if isinstance(primals, tuple) else product[0]
+
+
+def stop_gradient(x: Any) -> Any:
+    """``x`` (any nest) as a constant: the same values, no derivative in any mode or level."""
+    return tree.map_leaves(lambda v: Tensor(plain(v)) if type(v) is Tensor else v, x)
+
+
+# ------------------------------------------------------------------------------------------------- what they share
+
+
+class _Reverse:
+    """``f`` run once on a level of its own: the outputs' nodes and values, and where the inputs were boxed."""
+
+    def __init__(self, f: Callable[..., Any], primals: Sequence[Any], has_aux: bool, leaf_type: Any) -> None:
+        leaves, self.inputs = tree.flatten(tuple(primals))
+        with new_level() as level:
+            self.boxes = [(x, leaf_type(level, x)) for x in map(_variable, leaves)]
+            out = f(*tree.unflatten(self.inputs, [Tensor(x, leaf) for x, leaf in self.boxes]))
+        y, aux = _split_aux(out, has_aux)
+        outputs, self.structure = tree.flatten(y)
+        outputs = [_strip_above(o, level) for o in outputs]
+        self.nodes = [o.node if is_tracked(o) and o.node.level == level else None for o in outputs]
+        self.values = [unbox(o, level) for o in outputs]
+        self.y = tree.unflatten(self.structure, self.values)
+        self.aux = tree.map_leaves(lambda o: unbox(o, level), aux)
+
+    def pull(self, cotangents: Sequence[Any], free: bool = False) -> tuple[Any, ...]:
+        seeds = [(n, g) for n, g in zip(self.nodes, cotangents, strict=True) if n is not None]
+        grads = pull_back(seeds, free=free)
+        return tree.unflatten(self.inputs, own_all((zeros_like(x) if grads.get(n) is None else grads[n] for x, n in self.boxes), cotangents))
+
+
+def _by_rows(run: _Reverse, xs: list[Any]) -> list[list[Any]]:
+    """Reverse mode: a pullback per output element gives a row."""
+    from gpugrad.ops.shape import reshape, stack
+
+    rows = []
+    for k, y in enumerate(run.values):
+        basis = _basis(y)
+        zeros = [zeros_like(v) for v in run.values]
+        pulled = [tree.flatten(run.pull([*zeros[:k], e, *zeros[k + 1 :]]))[0] for e in basis]
+        rows.append([reshape(stack([p[i] for p in pulled]), shape_of(y) + shape_of(x)) if pulled else zeros_like(x, shape=shape_of(y) + shape_of(x)) for i, x in enumerate(xs)])
+    return rows
+
+
+def _by_columns(run: _Reverse, xs: list[Any]) -> list[list[Any]]:
+    """Forward mode: a push along each input element gives a column."""
+    from gpugrad.ops.shape import reshape, stack
+
+    outputs = [n for n in run.nodes if n is not None]
+    columns: list[list[Any]] = []
+    for x, leaf in run.boxes:
+        pushed = []
+        for e in _basis(x):
+            known = push_forward(outputs, {leaf: e})
+            pushed.append([zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)])
+        columns.append(
+            [reshape(stack([p[k] for p in pushed], axis=-1), shape_of(y) + shape_of(x)) if pushed else zeros_like(y, shape=shape_of(y) + shape_of(x)) for k, y in enumerate(run.values)]
+        )
+    return [[column[k] for column in columns] for k in range(len(run.values))]
+
+
+def _basis(x: Any) -> Iterable[Any]:
+    """The unit arrays shaped like ``x``."""
+    for i in range(int(np.prod(shape_of(x)))):
+        e = plain(zeros_like(x))
+        e.reshape(-1)[i] = 1
+        yield e
+
+
+def _variable(x: Any) -> Any:
+    """An input that can be differentiated with respect to: an array or Tensor of floats; a Python float becomes float64."""
+    if type(x) is not Tensor and not backend.is_array(x):
+        x = backend.asarray(x)
+    if not tape.is_inexact(x.dtype):
+        raise TypeError(f"cannot differentiate with respect to an argument of dtype {x.dtype}: expected floats. Convert it, as in x.astype(float), or leave it out of argnums.")
+    return x
+
+
+def _like(t: Any, x: Any, what: str) -> Any:
+    """A tangent or cotangent for ``x``, checked."""
+    if shape_of(t) != shape_of(x):
+        raise ValueError(f"the {what} has shape {shape_of(t)}, expected {shape_of(x)}, that of what it belongs to")
+    t = t if hasattr(t, "dtype") else backend.asarray(t)
+    t_device, x_device = (backend.device_of(plain(v)) for v in (t, x))
+    if t_device != x_device and shape_of(t):
+        raise backend.DeviceError(f"the {what} is on {t_device}, what it belongs to on {x_device}: move it with gg.asarray(t, device={x_device!r})")
+    if dtype_of(t) == dtype_of(x):
+        return t
+    if dtype_of(t).kind == "c" and dtype_of(x).kind != "c":
+        raise TypeError(f"the {what} is {dtype_of(t)} but what it belongs to is {dtype_of(x)}: take its real part")
+    return t.astype(dtype_of(x))
+
+
+def _tangent(o: Any, level: int) -> Any:
+    o = _strip_above(o, level)
+    if is_tracked(o) and o.node.level == level:
+        return o.node.tangent
+    inexact = tape.is_inexact(dtype_of(o))
+    return zeros_like(unbox(o, level), None if inexact else np.float64)
+
+
+def _strip_above(o: Any, level: int) -> Any:
+    """Boxes of leaves that were made inside the transform lie above its level; outside they are constants."""
+    while is_tracked(o) and o.node.level > level:
+        o = o.value
+    return o
+
+
+def _partial(f: Callable[..., Any], argnums: int | Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Callable[..., Any], list[Any]]:
+    """``f`` as a function of the arguments ``argnums`` alone, and those arguments."""
+    wanted = [argnums] if isinstance(argnums, int) else list(argnums)
+    if any(not -len(args) <= i < len(args) for i in wanted):
+        raise TypeError(f"argnums is {argnums}, but the function was called with {len(args)} positional arguments")
+    wanted = [i % len(args) for i in wanted]
+
+    def of(*primals: Any) -> Any:
+        full = list(args)
+        for i, x in zip(wanted, primals, strict=True):
+            full[i] = x
+        return f(*full, **kwargs)
+
+    return of, [args[i] for i in wanted]
+
+
+def _split_aux(out: Any, has_aux: bool) -> tuple[Any, Any]:
+    if not has_aux:
+        return out, None
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise TypeError(f"has_aux=True, but the function returned {type(out).__name__}: expected a pair (output, aux)")
+    return out[0], out[1]
+
+
+def _positional(x: Any) -> tuple[Any, ...]:
+    return x if isinstance(x, tuple) else (x,)
+
+
+def _named(g: Callable[..., Any], f: Callable[..., Any], what: str) -> Callable[..., Any]:
+    g.__name__ = f"{what}({getattr(f, '__name__', 'f')})"
+    g.__doc__ = f"{what} of {getattr(f, '__name__', 'f')}.\n\n{f.__doc__ or ''}"
+    return g
+
+
+def own(g: Any) -> Any:
+    """``g`` as an array that shares memory with no other: views and broadcasts are copied."""
+    if type(g) is Tensor:
+        return Tensor(own(g.value)) if g.node is None else g
+    if not backend.is_array(g):
+        return np.asarray(g)
+    return g if g.base is None and (type(g) is not ndarray or g.flags.writeable) else g.copy()
+
+
+def own_all(gs: Iterable[Any], foreign: Sequence[Any] = ()) -> list[Any]:
+    """:func:`own` of each, and no two of them, nor one of ``foreign``, the same array."""
+    seen = {id(plain(x)) for x in foreign}
+    out = []
+    for g in gs:
+        g = own(g)
+        if id(plain(g)) in seen and not is_tracked(g):
+            g = g.copy()
+        seen.add(id(plain(g)))
+        out.append(g)
+    return out

@@ -1,0 +1,58 @@
+"""Nests of dict, list, tuple and namedtuple: taken apart and put together again. None is an empty nest."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """The leaves of a nest, in order, and its structure (an equal nest whose leaves are ``LEAF``)."""
+    leaves: list[Any] = []
+
+    def take(x: Any) -> Any:
+        leaves.append(x)
+        return LEAF
+
+    return leaves, map_leaves(take, tree)
+
+
+def unflatten(structure: Any, leaves: Any) -> Any:
+    """The nest with this structure and these leaves."""
+    rest = iter(leaves)
+    return map_leaves(lambda _: next(rest), structure)
+
+
+def map_leaves(f: Callable[..., Any], tree: Any) -> Any:
+    """The nest of ``f(leaf)``."""
+    if isinstance(tree, dict):
+        out = copy.copy(tree)
+        for key, value in tree.items():
+            out[key] = map_leaves(f, value)
+        return out
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_leaves(f, x) for x in tree))
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(map_leaves(f, x) for x in tree)
+    return None if tree is None else f(tree)
+
+
+def flatten_like(tree: Any, structure: Any, what: str) -> list[Any]:
+    """The leaves of ``tree``, which must have this structure.
+
+    Raises:
+        ValueError: it has another; both are shown.
+    """
+    leaves, got = flatten(tree)
+    if got != structure:
+        raise ValueError(f"{what} must be a nest of the same structure as what it belongs to: got {got}, expected {structure}")
+    return leaves
+
+
+class _Leaf:
+    def __repr__(self) -> str:
+        return "*"
+
+
+LEAF = _Leaf()
