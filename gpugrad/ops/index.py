@@ -1,10 +1,15 @@
-"""Indexing, basic and advanced, its transpose, functional updates, sorting.
+"""Indexing as in NumPy, its transpose, functional updates, sorting and selection.
 
-``getitem`` and ``scatter_add`` are each other's transpose: a gather, and a scatter into zeros in which repeated indices accumulate.
+``getitem`` gathers; ``scatter_add`` writes into zeros, where repeated indices accumulate. Each is the other's transpose.
+
+Index arrays are arguments of the operations, not parameters: the key holds ``ARRAY`` where one belongs. So whoever watches
+or replays the tape sees them, and they may be Tensors.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,158 +18,424 @@ from numpy.lib.array_utils import normalize_axis_index
 from gpugrad import backend
 from gpugrad.backend import namespace
 from gpugrad.ops import elementwise as ew
-from gpugrad.ops.fit import Shape, add, astype, broadcast_to, dtype_of, shape_of, zeros_like
+from gpugrad.ops.fit import Shape, add, astype, broadcast_to, dtype_of, full_like, ones_like, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, constant, general
-from gpugrad.ops.shape import as_array, ravel, reshape
-from gpugrad.tape import Tensor, as_value, plain
+from gpugrad.ops.shape import along, as_array, concatenate, moveaxis, ravel, reshape
+from gpugrad.tape import Tensor, is_inexact, plain
 
-ARRAY = object()  # stands in a key for an index array, which is an argument of the operation
+# ---------------------------------------------------------------------------------- keys
 
 
-def _filled(key: Any, arrays: Any) -> Any:
+class _Array:
+    def __repr__(self) -> str:
+        return "ARRAY"
+
+
+ARRAY = _Array()  # stands in a key for an index array
+
+
+def _parse(x: Any, key: Any) -> tuple[list[Any], dict[str, Any]]:
+    """The index arrays of ``x[key]``, and the parameters of the operations here.
+
+    ``unique`` says that the key cannot name an element twice, for it holds no index arrays but masks and those of one element.
+    """
+    parts, arrays, unique = [], [], True
+    for k in key if isinstance(key, tuple) else (key,):
+        if isinstance(k, (list, tuple, range)):
+            k = np.asarray(k) if len(k) else np.empty(0, np.intp)
+        elif isinstance(k, slice):
+            k = plain_index(k)
+        p = plain(k)
+        if not backend.is_array(p):
+            parts.append(k)
+        elif p.ndim == 0 and p.dtype.kind in "iu" and isinstance(p, np.ndarray):
+            parts.append(int(p))
+        else:
+            unique = unique and (p.dtype.kind == "b" or p.size < 2)
+            arrays.append(k)
+            parts.append(ARRAY)
+    return arrays, {"key": tuple(parts), "source": shape_of(x), "unique": unique}
+
+
+def _filled(key: tuple[Any, ...], arrays: Sequence[Any]) -> tuple[Any, ...]:
+    """The key with its arrays back in place."""
     rest = iter(arrays)
     return tuple([next(rest) if k is ARRAY else k for k in key])
 
 
-def _scatter_add(g: Any, *arrays: Any, key: Any, source: Shape, unique: bool) -> Any:
-    xp = namespace(g)
-    index = _filled(key, arrays)
-    wide = np.float32 if g.dtype.itemsize == 2 and not unique else g.dtype
-    y = xp.zeros(source, wide)
-    if unique:
-        y[index] = g
-    else:
-        np.add.at(y, index, g)
-    return y.astype(g.dtype, copy=False)
-
-
-_getitem = general(
-    "getitem",
-    lambda x, *arrays, key, source, unique: x[_filled(key, arrays)],
-    [lambda g, _y, _x, *arrays, **params: _scatter(g, *arrays, **params)],
-    [lambda t, _y, _x, *arrays, **params: _getitem(t, *arrays, **params)],
-    samples=[Sample((3, 4), key=(slice(None, None, -1), 2), source=(3, 4), unique=True)],
-)
-_scatter = general(
-    "scatter_add",
-    _scatter_add,
-    [lambda g, _y, _x, *arrays, **params: _getitem(g, *arrays, **params)],
-    [lambda t, _y, _x, *arrays, **params: _scatter(t, *arrays, **params)],
-    samples=[Sample((3,), key=(slice(None, None, -1), 2), source=(3, 4), unique=True)],
-)
-
-
 def plain_index(key: Any) -> Any:
     """``key`` with plain arrays in the place of Tensors, and integers in the place of 0-d integer Tensors."""
-    if type(key) is tuple:
+    if isinstance(key, tuple):
         return tuple([plain_index(k) for k in key])
     if isinstance(key, slice):
-        return slice(*(plain_index(k) for k in (key.start, key.stop, key.step)))
+        return slice(plain_index(key.start), plain_index(key.stop), plain_index(key.step))
     if type(key) is not Tensor:
         return key
     key = plain(key)
     return int(key) if key.ndim == 0 and key.dtype.kind in "iu" else key
 
 
-def _split_key(key: Any) -> tuple[tuple[Any, ...], list[Any], bool]:
-    """The key as a tuple with ARRAY for its index arrays, those arrays, and whether no element can be meant twice."""
-    parts, arrays, unique = [], [], True
-    for k in key if type(key) is tuple else (key,):
-        if isinstance(k, (list, range)):
-            k = np.asarray(k, np.intp if len(k) == 0 else None)
-        if type(k) is Tensor or isinstance(k, slice):
-            k = k if type(k) is Tensor and k.ndim else plain_index(k)
-        if type(k) is Tensor or backend.is_array(k):
-            if k.ndim == 0 and k.dtype.kind in "iu":
-                k = int(k)
-            else:
-                arrays.append(k)
-                unique = unique and (k.dtype.kind == "b" or k.size < 2)
-                k = ARRAY
-        parts.append(k)
-    return tuple(parts), arrays, unique
+# ---------------------------------------------------------------------------------- items at places
+# An index touches some leading axes. Numbering their entries gives every item it picks a *place*: an integer per row.
+
+
+def _places(xp: Any, arrays: Sequence[Any], key: tuple[Any, ...], source: Shape) -> tuple[Any, int, Shape]:
+    """The places that the key picks, how many places there are, and the shape of an item."""
+    index = _filled(key, arrays)
+    ndim = len(source) if any(k is Ellipsis for k in index) else sum(map(_axes_of, index))
+    lead, item = source[:ndim], source[ndim:]
+    return xp.arange(math.prod(lead)).reshape(lead)[index], math.prod(lead), item
+
+
+def _axes_of(k: Any) -> int:
+    if backend.is_array(k) and k.dtype.kind == "b":
+        return k.ndim
+    return 0 if k is None or isinstance(k, (bool, np.bool_)) else 1
+
+
+def _by_place(xp: Any, places: Any) -> tuple[Any, Any, Any]:
+    """The stable order that brings equal places together, the places in it, and which of them are the last of their kind."""
+    order = xp.argsort(places, kind="stable")
+    places = places[order]
+    last = xp.ones(places.shape, bool)
+    last[:-1] = places[1:] != places[:-1]
+    return order, places, last
+
+
+def _doublings(xp: Any, places: Any) -> Iterator[tuple[Any, Any]]:
+    """The steps of a segmented scan (Hillis and Steele, 1986): after combining each row with the row ``earlier`` where
+    that is ``same`` in place, step after step, the last row of each place holds the combination of all of them."""
+    at, step = xp.arange(places.size), 1
+    while step < places.size:
+        earlier = xp.maximum(at - step, 0)
+        yield earlier, ((at >= step) & (places == places[earlier]))[:, None]
+        step *= 2
+
+
+def segment_sum(values: Any, places: Any, count: int) -> Any:
+    """Rows of ``values`` (n, m) summed by their places (n,), as (count, m).
+
+    The order of additions depends on the places only, so the bits are the same every time, which atomic additions on a GPU do not give.
+    """
+    xp = namespace(values)
+    order, places, last = _by_place(xp, places)
+    values = values[order]
+    for earlier, same in _doublings(xp, places):
+        values = values + xp.where(same, values[earlier], xp.zeros((), values.dtype))
+    y = xp.zeros((count + 1, values.shape[1]), values.dtype)  # what is not the last of its place goes to an extra row: no synchronisation to find out how many are
+    y[xp.where(last, places, count)] = values
+    return y[:count]
+
+
+def _winners(xp: Any, places: Any) -> Any:
+    """Which rows are the last that name their place."""
+    order, _, last = _by_place(xp, places.ravel())
+    won = xp.empty_like(last)
+    won[order] = last
+    return won.reshape(places.shape)
+
+
+# ---------------------------------------------------------------------------------- getitem and scatter_add
+
+
+def _scatter_add(g: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
+    xp = namespace(g)
+    dtype = g.dtype
+    if not unique and dtype.itemsize == 2 and is_inexact(dtype):
+        g = g.astype(np.float32)
+    if not unique and xp is not np:
+        places, count, item = _places(xp, arrays, key, source)
+        return segment_sum(g.reshape(places.size, math.prod(item)), places.ravel(), count).reshape(source).astype(dtype, copy=False)
+    y = xp.zeros(source, g.dtype)
+    index = _filled(key, arrays)
+    if unique:
+        y[index] = g
+    else:
+        np.add.at(y, index, g)
+    return y.astype(dtype, copy=False)
+
+
+_KEYS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+    ((), {"key": (slice(None, None, -2), 2), "source": (4, 3), "unique": True}),
+    ((np.array([[0, 2], [2, 2]]),), {"key": (ARRAY,), "source": (3, 2), "unique": False}),
+    ((np.array([0, 1, 0]), np.array([1, 1, 1])), {"key": (ARRAY, None, slice(0, 2), ARRAY), "source": (2, 3, 2), "unique": False}),
+    ((np.array([[True, False], [True, True]]),), {"key": (Ellipsis, ARRAY), "source": (3, 2, 2), "unique": True}),
+]
+_PICKED: list[Shape] = [(2,), (2, 2, 2), (3, 1, 2), (3, 3)]
+
+_getitem = general(
+    "getitem",
+    lambda x, *arrays, key, source, unique: x[_filled(key, arrays)],
+    [lambda g, _y, _x, *arrays, **params: _scatter(g, *arrays, **params)],
+    [lambda t, _y, _x, *arrays, **params: _getitem(t, *arrays, **params)],
+    samples=[Sample(params["source"], *arrays, **params) for arrays, params in _KEYS],
+    doc="``x[key]``.",
+)
+_scatter = general(
+    "scatter_add",
+    _scatter_add,
+    [lambda g, _y, _x, *arrays, **params: _getitem(g, *arrays, **params)],
+    [lambda t, _y, _x, *arrays, **params: _scatter(t, *arrays, **params)],
+    samples=[Sample(shape, *arrays, **params) for shape, (arrays, params) in zip(_PICKED, _KEYS, strict=True)],
+    doc="Zeros of shape ``source`` with the argument added at ``[key]``, as often as the key names an element.",
+)
 
 
 def getitem(x: Any, key: Any) -> Any:
-    """``x[key]`` with NumPy's basic and advanced indexing; in the derivative repeated indices accumulate."""
-    key, arrays, unique = _split_key(key)
-    return _getitem(as_array(x), *arrays, key=key, source=shape_of(x), unique=unique)
+    """``x[key]``, with basic and advanced indexing as in NumPy. In the derivative repeated indices accumulate.
+
+    Raises:
+        IndexError: an index is out of range, or is neither integer nor boolean. On a GPU, CuPy wraps integers in index arrays round instead.
+    """
+    x = as_array(x)
+    arrays, params = _parse(x, key)
+    return _getitem(x, *arrays, **params)
+
+
+# ---------------------------------------------------------------------------------- functional updates
+
+
+def _index_set(x: Any, v: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
+    xp = namespace(x)
+    if unique:
+        y = xp.array(x)
+        y[_filled(key, arrays)] = v
+        return y
+    places, count, item = _places(xp, arrays, key, source)
+    width = math.prod(item)
+    y = xp.empty((count + 1, width), x.dtype)
+    y[:count] = x.reshape(count, width)
+    y[xp.where(_winners(xp, places), places, count).ravel()] = v.reshape(places.size, width) if v.ndim else v
+    return y[:count].reshape(source)
+
+
+def _pull_set_value(g: Any, _y: Any, _x: Any, _v: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
+    """What was written and stayed gets the cotangent, what was written over gets 0."""
+    picked = _getitem(g, *arrays, key=key, source=source, unique=unique)
+    if unique:
+        return picked
+    xp = namespace(plain(g))
+    places, _, item = _places(xp, [plain(a) for a in arrays], key, source)
+    won = _winners(xp, places).reshape(places.shape + (1,) * len(item))
+    return ew.where(won, picked, zeros_like(picked, shape=()))
+
+
+_set = general(
+    "index_set",
+    _index_set,
+    [lambda g, _y, _x, _v, *arrays, **params: _set(g, zeros_like(g, shape=()), *arrays, **params), _pull_set_value],
+    [lambda t, _y, _x, _v, *arrays, **params: _set(t, zeros_like(t, shape=()), *arrays, **params), lambda t, _y, x, _v, *arrays, **params: _set(zeros_like(x), t, *arrays, **params)],
+    samples=[Sample(params["source"], shape, *arrays, **params) for shape, (arrays, params) in zip(_PICKED, _KEYS, strict=True)],
+    doc="A copy with other values at ``[key]``; of several for one element the last stays.",
+)
 
 
 class At:
-    """``x.at[key]``: what functional updates start from."""
+    """``x.at``: ``x.at[key].set(v)``, ``.add(v)``, ``.multiply(v)`` and ``.get()``."""
+
+    __slots__ = ("x",)
 
     def __init__(self, x: Any) -> None:
-        self.x = x
+        self.x = as_array(x)
 
     def __getitem__(self, key: Any) -> Elements:
         return Elements(self.x, key)
 
 
 class Elements:
-    """Elements of an array, to be read or changed in a copy."""
+    """The elements ``x[key]``, to be changed in a copy of x. Values are cast to x's dtype and broadcast to the shape of ``x[key]``;
+    derivatives flow to x and to the values.
+
+    Raises:
+        TypeError: a value's dtype is of a higher kind than x's (float into integers, complex into floats).
+        ValueError: a value does not broadcast to the shape of ``x[key]``.
+        IndexError: as in ``x[key]``.
+    """
+
+    __slots__ = ("x", "arrays", "params")
 
     def __init__(self, x: Any, key: Any) -> None:
-        self.x, self.key = x, key
+        self.x = x
+        self.arrays, self.params = _parse(x, key)
 
     def get(self) -> Any:
         """``x[key]``."""
-        return getitem(self.x, self.key)
-
-    def add(self, v: Any) -> Any:
-        """``x`` with ``v`` added to the elements, as often as the key names them."""
-        key, arrays, unique = _split_key(self.key)
-        v = broadcast_to(astype(as_array(v), self.x.dtype), shape_of(self.get()))
-        return add(self.x, _scatter(v, *arrays, key=key, source=shape_of(self.x), unique=unique))
+        return _getitem(self.x, *self.arrays, **self.params)
 
     def set(self, v: Any) -> Any:
-        """``x`` with ``v`` in the place of the elements."""
-        written = np.zeros(shape_of(self.x), bool)
-        written[plain_index(self.key)] = True
-        return ew.where(written, At(zeros_like(self.x))[self.key].add(v), self.x)
+        """``x`` with ``v`` in place of the elements. Where the key names an element twice the last value stays, and it alone gets a derivative."""
+        return _set(self.x, self._fitted(v), *self.arrays, **self.params)
+
+    def add(self, v: Any) -> Any:
+        """``x`` with ``v`` added to the elements, as often as the key names them (``x[key] += v`` in NumPy adds once)."""
+        return add(self.x, _scatter(self._fitted(v), *self.arrays, **self.params))
 
     def multiply(self, v: Any) -> Any:
-        """``x`` with the elements multiplied by ``v``."""
-        return self.set(ew.multiply(self.get(), v))
+        """``x`` with the elements multiplied by ``v``, as often as the key names them."""
+        v = self._fitted(v)
+        if self.params["unique"]:
+            return _set(self.x, ew.multiply(self.get(), v), *self.arrays, **self.params)
+        xp, source = namespace(plain(self.x)), self.params["source"]
+        places, count, item = _places(xp, [plain(a) for a in self.arrays], self.params["key"], source)
+        order, places, last = _by_place(xp, places.ravel())
+        shape = (places.size, math.prod(item))
+        factors = _getitem(reshape(v, shape), order, key=(ARRAY,), source=shape, unique=True)
+        for earlier, same in _doublings(xp, places):
+            factors = ew.multiply(factors, ew.where(same, getitem(factors, earlier), ones_like(factors, shape=())))
+        ones = ones_like(self.x, shape=(count + 1, shape[1]))  # with a row for what is not the last of its place, as in segment_sum
+        total = _set(ones, factors, xp.where(last, places, count), key=(ARRAY,), source=shape_of(ones), unique=True)
+        return ew.multiply(self.x, reshape(total[:count], source))
+
+    def _fitted(self, v: Any) -> Any:
+        v = _cast_for(self.x, v)
+        xp = namespace(plain(self.x))
+        index = _filled(self.params["key"], [plain(a) for a in self.arrays])
+        target = np.shape(xp.broadcast_to(xp.zeros((), bool), self.params["source"])[index])
+        shape = shape_of(v)
+        extra = max(0, len(shape) - len(target))
+        if set(shape[:extra]) - {1} or any(n not in (1, m) for n, m in zip(shape[::-1], target[::-1])):
+            raise ValueError(f"got a value of shape {shape}, expected one that broadcasts to the shape of what the index picks, {target}")
+        return broadcast_to(reshape(v, shape[extra:]), target)
 
 
-def take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
-    """The elements at ``indices`` along ``axis``. See :func:`numpy.take`."""
+def _cast_for(x: Any, v: Any) -> Any:
+    """``v`` in the dtype of ``x``, on its device if it is a number."""
+    dtype = dtype_of(x)
+    if _kind(dtype_of(v)) > _kind(dtype):
+        raise TypeError(f"got a value of dtype {dtype_of(v)} for an array of {dtype}, which would lose part of it: cast one of them with astype")
+    if isinstance(v, (bool, int, float, complex, np.generic)):
+        return full_like(x, v, shape=())
+    return astype(as_array(v), dtype, copy=False)
+
+
+def _kind(dtype: Any) -> int:
+    return "biufVc".index(dtype.kind) + (dtype.kind == "i")  # signed and unsigned, and float and bfloat16 (V), are of one kind
+
+
+# ---------------------------------------------------------------------------------- taking along an axis
+
+
+def take(x: Any, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Any:
+    """The items at ``indices`` along ``axis``, of the flattened array if that is None; mode "wrap" counts round and round,
+    "clip" limits the indices to the axis (negative ones to 0). See :func:`numpy.take`.
+
+    Raises:
+        IndexError: an index is out of range in mode "raise" (on a GPU it wraps round), or is not an integer.
+    """
+    x, indices = as_array(x), _integers(indices)
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = normalize_axis_index(axis, len(shape_of(x)))
+    length = shape_of(x)[axis]
+    if mode not in ("raise", "wrap", "clip"):
+        raise ValueError(f"take: got mode={mode!r}, expected 'raise', 'wrap' or 'clip'")
+    if mode != "raise" and not length and math.prod(shape_of(indices)):
+        raise IndexError(f"take: got indices into axis {axis} of shape {shape_of(x)}, which is empty")
+    if mode == "wrap":
+        indices = ew.remainder(indices, length)
+    elif mode == "clip":
+        indices = ew.clip(indices, 0, length - 1)
+    return getitem(x, along(axis, indices))
+
+
+def _integers(indices: Any) -> Any:
+    """As integers that count, booleans too (which in a key would be a mask)."""
+    indices = as_array(indices)
+    if dtype_of(indices).kind not in "biu" and math.prod(shape_of(indices)):
+        raise IndexError(f"got indices of dtype {dtype_of(indices)}, expected integers: cast them with astype")
+    return astype(indices, np.intp, copy=False)
+
+
+def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
+    """For each vector along ``axis`` its items at the indices in the matching vector of ``indices``. See :func:`numpy.take_along_axis`.
+
+    Raises:
+        ValueError: ``indices`` has not as many axes as ``x``.
+    """
+    return _take_along_axis(x, indices, axis, unique=False)
+
+
+def _take_along_axis(x: Any, indices: Any, axis: int | None, *, unique: bool) -> Any:
+    x, indices = as_array(x), _integers(indices)
+    if axis is None:
+        x, axis = ravel(x), 0
+    ndim = len(shape_of(x))
+    axis = normalize_axis_index(axis, ndim)
+    if len(shape_of(indices)) != ndim:
+        raise ValueError(f"take_along_axis: got indices of shape {shape_of(indices)} for an array of shape {shape_of(x)}, expected as many axes; take uses the same indices for all vectors")
+    xp = namespace(plain(x))
+    grid = [indices if i == axis else xp.arange(n).reshape([-1 if j == i else 1 for j in range(ndim)]) for i, n in enumerate(shape_of(x))]
+    return _getitem(x, *grid, key=(ARRAY,) * ndim, source=shape_of(x), unique=unique)
+
+
+_argsort = constant("argsort", lambda x, *, axis: namespace(x).argsort(x, axis=axis, kind="stable"), samples=[Sample((3, 4), axis=-1)])
+
+
+def argsort(x: Any, axis: int | None = -1) -> Any:
+    """The indices that sort ``x`` along ``axis``, flattened if that is None; stable, nan last. The result is untracked. See :func:`numpy.argsort`."""
+    x, axis = (ravel(x), 0) if axis is None else (as_array(x), axis)
+    return _argsort(x, axis=axis)
+
+
+def sort(x: Any, axis: int | None = -1) -> Any:
+    """``x`` in ascending order along ``axis``, flattened if that is None; equal elements keep their order, and their derivatives. See :func:`numpy.sort`."""
+    x, axis = (ravel(x), 0) if axis is None else (as_array(x), axis)
+    return _take_along_axis(x, argsort(x, axis), axis, unique=True)
+
+
+# ---------------------------------------------------------------------------------- selection
+
+
+def compress(condition: Any, x: Any, axis: int | None = None) -> Any:
+    """The items along ``axis`` where the vector ``condition`` holds; it may be shorter than the axis. See :func:`numpy.compress`."""
+    x, condition = as_array(x), as_array(condition)
+    if len(shape_of(condition)) != 1:
+        raise ValueError(f"compress: got a condition of shape {shape_of(condition)}, expected one axis; x[condition] takes a mask of any shape")
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = normalize_axis_index(axis, len(shape_of(x)))
+    return _getitem(x, *ew.nonzero(condition), key=along(axis, ARRAY), source=shape_of(x), unique=True)
+
+
+def extract(condition: Any, x: Any) -> Any:
+    """The elements where ``condition`` holds, in order, as a vector. See :func:`numpy.extract`."""
+    return compress(ravel(condition), x)
+
+
+def delete(x: Any, obj: Any, axis: int | None = None) -> Any:
+    """``x`` without the items that ``obj`` (an integer, slice, mask or array of integers) picks along ``axis``. See :func:`numpy.delete`."""
     x = as_array(x)
     if axis is None:
         x, axis = ravel(x), 0
     axis = normalize_axis_index(axis, len(shape_of(x)))
-    n = shape_of(x)[axis]
-    if mode == "wrap":
-        indices = ew.remainder(indices, n)
-    elif mode == "clip":
-        indices = ew.clip(indices, 0, n - 1)
-    return getitem(x, (slice(None),) * axis + (indices,))
+    keep = namespace(plain(x)).ones(shape_of(x)[axis], bool)
+    keep[plain_index(obj)] = False
+    return getitem(x, along(axis, keep))
 
 
-def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
-    """See :func:`numpy.take_along_axis`."""
+def insert(x: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
+    """``x`` with ``values`` before the places ``obj`` (an integer, slice, mask or vector of integers) along ``axis``. See :func:`numpy.insert`.
+
+    Raises:
+        IndexError: a place is out of range.
+    """
+    x = as_array(x)
     if axis is None:
-        x, indices, axis = ravel(x), ravel(indices), 0
+        x, axis = ravel(x), 0
     ndim = len(shape_of(x))
     axis = normalize_axis_index(axis, ndim)
-    key = tuple(indices if i == axis else np.arange(n).reshape([-1 if j == i else 1 for j in range(ndim)]) for i, n in enumerate(shape_of(x)))
-    return getitem(x, key)
-
-
-argsort = constant("argsort", lambda x, axis=-1: namespace(x).argsort(x, axis=axis, kind="stable"), samples=[Sample((3, 4))])
-
-
-def sort(x: Any, axis: int | None = -1) -> Any:
-    """Sorted copy. See :func:`numpy.sort`."""
-    return take_along_axis(x, argsort(x, axis=axis), axis)
-
-
-def compress(condition: Any, x: Any, axis: int | None = None) -> Any:
-    """See :func:`numpy.compress`."""
-    return take(x, np.flatnonzero(plain(condition)), axis)
-
-
-def extract(condition: Any, x: Any) -> Any:
-    """See :func:`numpy.extract`."""
-    return getitem(x, plain(condition))
+    length = shape_of(x)[axis]
+    places = np.asarray(range(length)[obj] if isinstance(obj, slice) else backend.to_device(plain(as_array(obj)), "cpu"))
+    places = np.flatnonzero(places) if places.dtype.kind == "b" else places.astype(np.intp)
+    values = _cast_for(x, values)
+    values = reshape(values, (1,) * (ndim - len(shape_of(values))) + shape_of(values))
+    if places.ndim == 0:
+        values = moveaxis(values, 0, axis)
+    if places.size == 1:  # all values go to one place
+        places = np.repeat(places, shape_of(values)[axis])
+    if np.any((places < -length) | (places > length)):
+        raise IndexError(f"insert: got places {places.tolist()} along axis {axis} of length {length}, expected {-length} to {length}")
+    places = np.where(places < 0, places + length, places)
+    values = broadcast_to(values, (*shape_of(x)[:axis], places.size, *shape_of(x)[axis + 1 :]))
+    order = np.argsort(np.concatenate([np.arange(length) + 0.5, places]), kind="stable")
+    return _getitem(concatenate([x, values], axis), order, key=along(axis, ARRAY), source=(*shape_of(x)[:axis], order.size, *shape_of(x)[axis + 1 :]), unique=True)

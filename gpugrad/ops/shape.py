@@ -26,6 +26,11 @@ def as_array(x: Any) -> Any:
     return x if type(x) is Tensor or backend.is_array(x) else backend.asarray(x)
 
 
+def along(axis: int, key: Any) -> tuple[Any, ...]:
+    """The index that applies ``key`` to one axis."""
+    return (slice(None),) * axis + (key,)
+
+
 # ---------------------------------------------------------------------------------- reshape
 
 _reshape = linear(
@@ -170,7 +175,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
 
 def _pull_concatenate(needs: Sequence[bool], g: Any, _y: Any, *_xs: Any, axis: int, lengths: tuple[int, ...]) -> list[Any]:
     ends = np.cumsum(lengths).tolist()
-    return [g[_along(axis, slice(end - n, end))] if need else None for need, n, end in zip(needs, lengths, ends, strict=True)]
+    return [g[along(axis, slice(end - n, end))] if need else None for need, n, end in zip(needs, lengths, ends, strict=True)]
 
 
 def _push_concatenate(tangents: Sequence[Any], _y: Any, *xs: Any, axis: int, lengths: tuple[int, ...]) -> Any:
@@ -184,11 +189,6 @@ _concatenate = general(
     _push_concatenate,
     samples=[Sample((2, 3), (2, 1), (2, 0), axis=1, lengths=(3, 1, 0)), Sample((2,), axis=0, lengths=(2,))],
 )
-
-
-def _along(axis: int, key: Any) -> tuple[Any, ...]:
-    """The index that applies ``key`` to one axis."""
-    return (slice(None),) * axis + (key,)
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
@@ -273,7 +273,7 @@ def array_split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0)
         bounds = [i * size + min(i, longer) for i in range(indices_or_sections + 1)]
     else:
         bounds = [0, *(int(i) for i in indices_or_sections), length]
-    return [x[_along(axis, slice(start, stop))] for start, stop in zip(bounds, bounds[1:])]
+    return [x[along(axis, slice(start, stop))] for start, stop in zip(bounds, bounds[1:])]
 
 
 def hsplit(x: Any, indices_or_sections: int | Sequence[int]) -> list[Any]:
@@ -292,7 +292,7 @@ def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
     """The slices along ``axis``, without it. See :func:`numpy.unstack`."""
     x = as_array(x)
     axis = normalize_axis_index(axis, len(shape_of(x)))
-    return tuple(x[_along(axis, i)] for i in range(shape_of(x)[axis]))
+    return tuple(x[along(axis, i)] for i in range(shape_of(x)[axis]))
 
 
 # ---------------------------------------------------------------------------------- pad
@@ -315,7 +315,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
         return _pad(x, width=width, fill=constant_values)
     for axis, (n, around) in enumerate(zip(shape_of(x), width, strict=True)):
         if any(around):
-            x = x[_along(axis, np.pad(np.arange(n), around, mode=mode))]
+            x = x[along(axis, np.pad(np.arange(n), around, mode=mode))]
     return x
 
 
@@ -390,7 +390,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     axis = normalize_axis_index(axis, len(shape))
     repeats = np.asarray(backend.to_device(plain(repeats), "cpu"))
     if repeats.size != 1:
-        return x[_along(axis, np.repeat(np.arange(shape[axis]), repeats))]
+        return x[along(axis, np.repeat(np.arange(shape[axis]), repeats))]
     times = int(repeats.item())
     x = broadcast_to(expand_dims(x, axis + 1), (*shape[: axis + 1], times, *shape[axis + 1 :]))
     return reshape(x, (*shape[:axis], shape[axis] * times, *shape[axis + 1 :]))
@@ -460,6 +460,6 @@ def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
     x = as_array(x)
     axis = normalize_axis_index(axis, len(shape_of(x)))
     for _ in range(n):
-        later, earlier = x[_along(axis, slice(1, None))], x[_along(axis, slice(None, -1))]
+        later, earlier = x[along(axis, slice(1, None))], x[along(axis, slice(None, -1))]
         x = ew.not_equal(later, earlier) if dtype_of(x).kind == "b" else ew.subtract(later, earlier)
     return x
