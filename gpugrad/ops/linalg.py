@@ -1,58 +1,52 @@
 """Products of matrices and vectors, norms, inverses and determinants; see :mod:`numpy.linalg`.
 
-The core product sees operands of two axes or more. Where only the left one is a batch it is flattened, so that the product and
-the derivative of the right operand (a weight) are one GEMM each. Transposes are views.
+The core product sees operands of two axes or more. Where only one operand is a batch it is flattened, so that the product
+and the derivative of the other operand (a weight) are one GEMM each, never a batch of matrices that is then summed.
+Transposes are views.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from gpugrad import tape
 from gpugrad.backend import namespace
-from gpugrad.ops import reduce
-from gpugrad.ops.elementwise import absolute, conj, equal, imag, multiply, not_equal, power, real, sign, strong_multiply, where
-from gpugrad.ops.fit import astype, dtype_of, shape_of
-from gpugrad.ops.reduce import Axis
+from gpugrad.ops.elementwise import absolute, conj, equal, multiply, power, real, sign, strong_multiply, where
+from gpugrad.ops.elementwise import imag as imag_part
+from gpugrad.ops.fit import Shape, astype, dtype_of, shape_of
+from gpugrad.ops.reduce import Axis, axes_of, count_nonzero, max, min, reduced_shape, restored, sum
 from gpugrad.ops.rules import Sample, general
-from gpugrad.ops.shape import diagonal, expand_dims, matrix_transpose, moveaxis, ravel, reshape, transpose
-from gpugrad.tape import binary, is_inexact
+from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
+from gpugrad.tape import binary, is_inexact, is_tracked, plain
 
-
-def _array(x: Any) -> Any:
-    return x if hasattr(x, "shape") else np.asarray(x)
-
+__all__ = [
+    "cholesky", "cross", "det", "dot", "inner", "inv", "kron", "matmul", "matrix_norm", "matrix_power", "multi_dot", "norm", "outer", "slogdet", "solve", "tensordot", "trace",
+    "vdot", "vecdot", "vector_norm",
+]  # fmt: skip
 
 # ---- matmul: dA = G B', dB = A' G
 
 
 def matmul_value(a: Any, b: Any) -> Any:
-    """The product of plain arrays; 16-bit floats accumulate in float32 (CuPy's cuBLAS does so by itself)."""
-    if a.dtype.itemsize == 2 and namespace(a) is np and is_inexact(a.dtype):
-        dtype = np.result_type(a, b)
-        return np.matmul(a.astype(np.float32), b.astype(np.promote_types(np.float32, b.dtype))).astype(dtype)
+    """The product of plain arrays; 16-bit floats accumulate in float32 (cuBLAS does so by itself)."""
+    if a.dtype.itemsize == b.dtype.itemsize == 2 and is_inexact(a.dtype) and namespace(a) is np:
+        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.result_type(a, b))
     return np.matmul(a, b)
-
-
-def _left(g: Any, _y: Any, _a: Any, b: Any) -> Any:
-    return matmul(g, matrix_transpose(b))
-
-
-def _right(g: Any, _y: Any, a: Any, _b: Any) -> Any:
-    return matmul(matrix_transpose(a), g)
 
 
 _matmul = binary(
     general(
         "matmul",
         matmul_value,
-        [_left, _right],
+        [lambda g, _y, _a, b: matmul(g, matrix_transpose(b)), lambda g, _y, a, _b: matmul(matrix_transpose(a), g)],
         [lambda t, _y, _a, b: matmul(t, b), lambda t, _y, a, _b: matmul(a, t)],
-        samples=[Sample((3, 4), (4, 2)), Sample((2, 3, 4), (2, 4, 2)), Sample((2, 1, 3, 4), (5, 4, 2)), Sample((3, 0), (0, 2)), Sample((3, 4), (2, 4, 2))],
+        samples=[Sample((3, 4), (4, 2)), Sample((2, 3, 4), (2, 4, 2)), Sample((2, 1, 3, 4), (5, 4, 2)), Sample((3, 0), (0, 2)), Sample((1, 1), (1, 1))],
     )
 )
 
@@ -63,154 +57,356 @@ def matmul(a: Any, b: Any) -> Any:
     Raises:
         ValueError: the shapes do not fit.
     """
-    a, b = _array(a), _array(b)
-    m, n = shape_of(a), shape_of(b)
-    try:
-        if len(m) == len(n) == 2:
-            return _matmul(a, b)
-        if len(m) < 2 or len(n) < 2:
-            return _matmul_vector(a, b)
-        if len(m) > 2 and math.prod(n[:-2]) == 1:
-            lead = np.broadcast_shapes(m[:-2], n[:-2])
-            flat = _matmul(reshape(a, (math.prod(m[:-1]), m[-1])), reshape(b, n[-2:]))
-            return reshape(flat, (*lead, m[-2], n[-1]))
+    a, b = as_array(a), as_array(b)
+    m, n = a.shape, b.shape
+    if not m or not n or m[-1] != n[-2 if len(n) > 1 else 0]:
+        raise _misfit(m, n)
+    if len(m) == len(n) == 2:
         return _matmul(a, b)
+    if len(m) == 1 or len(n) == 1:
+        return _matmul_vector(a, b)
+    try:
+        lead = np.broadcast_shapes(m[:-2], n[:-2])
     except ValueError:
-        raise ValueError(
-            f"matmul: got operands of shapes {m} and {n}, expected (..., n, k) and (..., k, m), or (k,) in place of either, with axes before the last two that broadcast"
-        ) from None
+        raise _misfit(m, n) from None
+    if math.prod(n[:-2]) == 1:
+        flat = _matmul(reshape(a, (math.prod(m[:-1]), m[-1])), reshape(b, n[-2:]))
+        return reshape(flat, (*lead, m[-2], n[-1]))
+    if len(m) == 2 and is_tracked(a):  # a weight on the left: by B' A', whose derivative by A is one GEMM
+        return matrix_transpose(matmul(matrix_transpose(b), matrix_transpose(a)))
+    return _matmul(a, b)
 
 
 def _matmul_vector(a: Any, b: Any) -> Any:
-    """Where an operand is 1-D: a row on the left, a column on the right, whose axis goes again."""
-    m, n = shape_of(a), shape_of(b)
-    if not m or not n:
-        raise ValueError
+    """An operand with one axis is a row on the left, a column on the right, and that axis goes again."""
+    m, n = a.shape, b.shape
     y = matmul(reshape(a, (1, *m)) if len(m) == 1 else a, reshape(b, (*n, 1)) if len(n) == 1 else b)
-    shape = shape_of(y)
-    if len(n) == 1:
-        shape = shape[:-1]
-    if len(m) == 1:
-        shape = (*shape[:-2], *shape[-1:]) if len(n) > 1 else shape[:-1]
-    return reshape(y, shape)
+    rows = y.shape[:-2] if len(m) == 1 else y.shape[:-1]
+    return reshape(y, rows if len(n) == 1 else (*rows, n[-1]))
+
+
+def _misfit(m: Shape, n: Shape) -> ValueError:
+    return ValueError(
+        f"matmul: got operands of shapes {tuple(m)} and {tuple(n)}, expected (..., n, k) and (..., k, m), where (k,) may stand for a row on the left "
+        "or a column on the right, and the axes before the last two broadcast"
+    )
 
 
 def dot(a: Any, b: Any) -> Any:
     """The product over the last axis of ``a`` and the last but one of ``b``; see :func:`numpy.dot`."""
-    a, b = _array(a), _array(b)
-    if not shape_of(a) or not shape_of(b):
+    a, b = as_array(a), as_array(b)
+    if not a.shape or not b.shape:
         return multiply(a, b)
-    if len(shape_of(b)) <= 2:
-        return matmul(a, b)
-    return tensordot(a, b, (-1, -2))
+    return matmul(a, b) if len(b.shape) <= 2 else tensordot(a, b, (-1, -2))
 
 
 def vdot(a: Any, b: Any) -> Any:
     """``sum(conj(a) * b)`` of the flattened arrays; see :func:`numpy.vdot`."""
-    return matmul(ravel(conj(_array(a))), ravel(_array(b)))
+    return matmul(_conj(ravel(a)), ravel(b))
+
+
+def vecdot(a: Any, b: Any, axis: int = -1) -> Any:
+    """``sum(conj(a) * b)`` over one axis; see :func:`numpy.vecdot`."""
+    return sum(_conj(as_array(a)) * as_array(b), axis)
+
+
+def _conj(x: Any) -> Any:
+    return conj(x) if dtype_of(x).kind == "c" else x
 
 
 def inner(a: Any, b: Any) -> Any:
     """The product over the last axes of both; see :func:`numpy.inner`."""
-    a, b = _array(a), _array(b)
-    return multiply(a, b) if not shape_of(a) or not shape_of(b) else tensordot(a, b, (-1, -1))
+    a, b = as_array(a), as_array(b)
+    return multiply(a, b) if not a.shape or not b.shape else tensordot(a, b, (-1, -1))
 
 
 def outer(a: Any, b: Any) -> Any:
     """Every element of ``a`` times every element of ``b``, of shape (a.size, b.size); see :func:`numpy.outer`."""
-    a, b = ravel(_array(a)), ravel(_array(b))
-    return matmul(expand_dims(a, 1), expand_dims(b, 0))
+    return matmul(expand_dims(ravel(a), 1), expand_dims(ravel(b), 0))
 
 
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
-    """The product over ``axes``: the last n of ``a`` and the first n of ``b``, or a pair of axes or of lists of axes. See :func:`numpy.tensordot`."""
-    a, b = _array(a), _array(b)
-    m, n = shape_of(a), shape_of(b)
+    """The product over ``axes``: the last n of ``a`` and the first n of ``b``, or a pair of axes or of lists of axes. See :func:`numpy.tensordot`.
+
+    Raises:
+        ValueError: axes that are summed together differ in length.
+    """
+    a, b = as_array(a), as_array(b)
+    m, n = a.shape, b.shape
     if isinstance(axes, (int, np.integer)):
-        axes = (tuple(range(len(m) - axes, len(m))), tuple(range(axes)))
-    over_a, over_b = normalize_axis_tuple(axes[0], len(m)), normalize_axis_tuple(axes[1], len(n))
-    if [m[i] for i in over_a] != [n[i] for i in over_b]:
-        raise ValueError(f"tensordot: got operands of shapes {m} and {n} and axes {over_a} and {over_b}, expected axes of the same lengths")
-    free_a, free_b = ([i for i in range(len(s)) if i not in o] for s, o in ((m, over_a), (n, over_b)))
-    k = math.prod([m[i] for i in over_a])
-    rows, columns = [m[i] for i in free_a], [n[i] for i in free_b]
+        axes = (range(len(m) - axes, len(m)), range(axes))
+    try:
+        over_a, over_b = (normalize_axis_tuple(axis if isinstance(axis, (int, np.integer)) else tuple(axis), len(s)) for axis, s in zip(axes, (m, n), strict=True))
+        if [m[i] for i in over_a] != [n[i] for i in over_b]:
+            raise ValueError("they differ in length")
+    except ValueError as error:
+        raise ValueError(f"tensordot: got operands of shapes {m} and {n} and axes {axes}, expected pairs of axes of one length ({error})") from None
+    free_a, free_b = ([i for i in range(len(s)) if i not in summed] for s, summed in ((m, over_a), (n, over_b)))
+    rows, columns, k = [m[i] for i in free_a], [n[i] for i in free_b], math.prod([m[i] for i in over_a])
     left = reshape(transpose(a, (*free_a, *over_a)), (math.prod(rows), k))
     right = reshape(transpose(b, (*over_b, *free_b)), (k, math.prod(columns)))
     return reshape(_matmul(left, right), (*rows, *columns))
 
 
 def kron(a: Any, b: Any) -> Any:
-    """The Kronecker product; see :func:`numpy.kron`."""
-    a, b = _array(a), _array(b)
-    m, n = shape_of(a), shape_of(b)
-    m, n = (1,) * (len(n) - len(m)) + m, (1,) * (len(m) - len(n)) + n
-    product = reshape(a, [k for i in m for k in (i, 1)]) * reshape(b, [k for j in n for k in (1, j)])
-    return reshape(product, [i * j for i, j in zip(m, n, strict=True)])
+    """The Kronecker product: blocks ``a[i, j] * b``; see :func:`numpy.kron`."""
+    a, b = as_array(a), as_array(b)
+    m, n = (1,) * (len(b.shape) - len(a.shape)) + a.shape, (1,) * (len(a.shape) - len(b.shape)) + b.shape
+    blocks = reshape(a, [k for i in m for k in (i, 1)]) * reshape(b, [k for j in n for k in (1, j)])
+    return reshape(blocks, [i * j for i, j in zip(m, n, strict=True)])
 
 
 def cross(a: Any, b: Any, axis: int = -1) -> Any:
     """The vector product of vectors of 3 elements along ``axis``; see :func:`numpy.linalg.cross`."""
-    a, b = moveaxis(_array(a), axis, -1), moveaxis(_array(b), axis, -1)
+    a, b = moveaxis(a, axis, -1), moveaxis(b, axis, -1)
     if a.shape[-1] != 3 or b.shape[-1] != 3:
         raise ValueError(f"cross: got vectors of {a.shape[-1]} and {b.shape[-1]} elements, expected 3")
-    return moveaxis(a[..., [1, 2, 0]] * b[..., [2, 0, 1]] - a[..., [2, 0, 1]] * b[..., [1, 2, 0]], -1, axis)
+    ahead, behind = [1, 2, 0], [2, 0, 1]
+    return moveaxis(a[..., ahead] * b[..., behind] - a[..., behind] * b[..., ahead], -1, axis)
 
 
-def multi_dot(arrays: Any) -> Any:
-    """The product of several matrices (the first and last may be vectors), in the cheapest order; see :func:`numpy.linalg.multi_dot`."""
-    from gpugrad.ops.einsum import multi_dot
+def multi_dot(arrays: Sequence[Any]) -> Any:
+    """The product of several matrices, of which the first and the last may be vectors, in the cheapest order; see :func:`numpy.linalg.multi_dot`."""
+    xs = [as_array(x) for x in arrays]
+    size = [1 if len(xs[0].shape) == 1 else xs[0].shape[0], *(x.shape[0] for x in xs[1:]), 1 if len(xs[-1].shape) == 1 else xs[-1].shape[-1]]
 
-    return multi_dot(arrays)
+    @functools.cache
+    def cheapest(i: int, j: int) -> tuple[int, int]:
+        """The cost of the product of xs[i:j], and where to split it."""
+        if j - i == 1:
+            return 0, i
+        return sorted((cheapest(i, k)[0] + cheapest(k, j)[0] + size[i] * size[k] * size[j], k) for k in range(i + 1, j))[0]
+
+    def product(i: int, j: int) -> Any:
+        k = cheapest(i, j)[1]
+        return xs[i] if j - i == 1 else matmul(product(i, k), product(k, j))
+
+    return product(0, len(xs))
 
 
-def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    """The sum of a diagonal; see :func:`numpy.trace`."""
-    return reduce.sum(diagonal(_array(x), offset, axis1, axis2), -1)
+# ---- norms: y = (sum |x|^p)^(1/p), dy/dx = conj(sign(x)) (|x| / y)^(p-1). At y = 0 every derivative is 0
 
 
-# ---- norms
+def _norm_value(x: Any, *, p: float, axis: tuple[int, ...], keepdims: bool) -> Any:
+    a = np.abs(x.astype(np.float32) if x.dtype.itemsize == 2 else x)
+    y = (_euclidean(a, axis) if p == 2 else _scaled(a, p, axis)).astype(x.real.dtype, copy=False)
+    return y if keepdims else y.reshape(reduced_shape(x.shape, axis))
 
 
-def _unit(x: Any, y: Any) -> Any:
-    y = where(equal(y, 0), 1.0, y)
-    return conj(x) / y if dtype_of(x).kind == "c" else x / y
+def _euclidean(a: Any, axis: tuple[int, ...]) -> Any:
+    """The root of the sum of squares, if no square can have overflowed or lost digits (on a GPU the question would cost a synchronisation)."""
+    if namespace(a) is np:
+        with np.errstate(over="ignore", under="ignore"):
+            squares = np.square(a).sum(axis=axis, keepdims=True)
+        limits = np.finfo(squares.dtype)
+        if ((squares > limits.tiny / limits.eps) & (squares < np.inf)).all():
+            return np.sqrt(squares)
+    return _scaled(a, 2, axis)
 
 
-def _norm_value(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    a = np.abs(x)
+def _scaled(a: Any, p: float, axis: tuple[int, ...]) -> Any:
+    """m (sum (a/m)^p)^(1/p), where m is the element that outweighs the others."""
+    xp = namespace(a)
     if not a.size:
-        return a.sum(axis=axis, keepdims=keepdims)
-    largest = a.max(axis=axis, keepdims=True)
-    scale = np.where(largest > 0, largest, 1) if namespace(x) is np else namespace(x).where(largest > 0, largest, 1)
-    y = np.sqrt(np.square(a / scale).sum(axis=axis, keepdims=True)) * scale
-    y = y.astype(a.dtype)
-    return y if keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in axis])
+        return a.sum(axis=axis, keepdims=True)
+    m = (a.max if p > 0 else a.min)(axis=axis, keepdims=True)
+    scale = xp.where((m > 0) & (m < np.inf), m, xp.ones((), a.dtype))
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        total = xp.power(a / scale, p).sum(axis=axis, keepdims=True)
+        return xp.power(total, 1 / p) * scale
 
 
-def _norm_vjp(g: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    y, g = (a if keepdims else expand_dims(a, axis) for a in (y, g))
-    return where(equal(y, 0), 0.0, g) * _unit(x, y)
+def _direction(x: Any, y: Any, p: float) -> Any:
+    """dy/dx where y is not 0."""
+    y = where(equal(y, 0), 1.0, y)
+    if p == 2:
+        return _conj(x / y)
+    return strong_multiply(_conj(sign(x)), power(absolute(x) / y, p - 1))
 
 
-def _norm_jvp(t: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    product = _unit(x, y if keepdims else expand_dims(y, axis)) * t
-    s = reduce.sum(real(product) if dtype_of(x).kind == "c" else product, axis, keepdims=keepdims)
-    return where(equal(y, 0), 0.0, s)
+def _norm_vjp(g: Any, y: Any, x: Any, *, p: float, axis: tuple[int, ...], keepdims: bool) -> Any:
+    g, y = restored(g, axis, keepdims), restored(y, axis, keepdims)
+    return where(equal(y, 0), 0.0, g) * _direction(x, y, p)
 
 
-_norm = general("norm", _norm_value, [_norm_vjp], [_norm_jvp], samples=[Sample((3, 4), axis=(0, 1), keepdims=False), Sample((3, 4), axis=(1,), keepdims=True)])
+def _norm_jvp(t: Any, y: Any, x: Any, *, p: float, axis: tuple[int, ...], keepdims: bool) -> Any:
+    change = _direction(x, restored(y, axis, keepdims), p) * t
+    return where(equal(y, 0), 0.0, sum(real(change) if dtype_of(x).kind == "c" else change, axis, keepdims=keepdims))
+
+
+_norm = general(
+    "vector_norm",
+    _norm_value,
+    [_norm_vjp],
+    [_norm_jvp],
+    samples=[Sample((3, 4), p=p, axis=axis, keepdims=axis == (1,)) for p in (2, 3, 1.5) for axis in ((0, 1), (1,))] + [Sample((3, 4), p=-2, axis=(0,), keepdims=False, domain=(0.5, 2.0))],
+)
+_singular_norm = tape.Op("norm of the singular values", lambda x, *, ord, axis, keepdims: namespace(x).linalg.norm(x, ord, axis, keepdims))
+
+
+def _inexact(x: Any) -> Any:
+    x = as_array(x)
+    return x if is_inexact(dtype_of(x)) else astype(x, np.float64)
+
+
+def _real_dtype(x: Any) -> Any:
+    return np.zeros((), dtype_of(x)).real.dtype
+
+
+def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Any:
+    """``sum(|x|^ord)^(1/ord)`` over ``axis``: inf is the largest |x|, -inf the smallest, 0 counts what is not 0. See :func:`numpy.linalg.vector_norm`.
+
+    Nothing overflows that the result does not; where the norm is 0 its derivatives are 0.
+    """
+    x = _inexact(x)
+    if isinstance(ord, str):
+        raise ValueError(f"norm: got ord={ord!r} for vectors, expected a number, inf or -inf")
+    if ord == 0:
+        return astype(count_nonzero(x, axis, keepdims=keepdims), _real_dtype(x))
+    if ord in (1, math.inf, -math.inf):
+        return {1: sum, math.inf: max, -math.inf: min}[ord](absolute(x), axis, keepdims=keepdims)
+    return _norm(x, p=ord, axis=axes_of(x, axis), keepdims=keepdims)
+
+
+def matrix_norm(x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    """The norm of the matrices on the last two axes; see :func:`numpy.linalg.matrix_norm` and :func:`norm`."""
+    return norm(x, ord, (-2, -1), keepdims)
 
 
 def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The norm of a vector or matrix; see :func:`numpy.linalg.norm`. Its derivative at 0 is 0."""
-    x = _array(x)
-    axes = reduce._axes(x, axis)
-    if ord is None or ord in (2, "fro"):
-        return _norm(x, axis=axes, keepdims=keepdims)
-    if ord == np.inf:
-        return reduce.max(absolute(x), axes, keepdims=keepdims)
-    if ord == -np.inf:
-        return reduce.min(absolute(x), axes, keepdims=keepdims)
-    if ord == 1:
-        return reduce.sum(absolute(x), axes, keepdims=keepdims)
-    return power(reduce.sum(power(absolute(x), ord), axes, keepdims=keepdims), 1 / ord)
+    """The norm of vectors (``axis`` an integer, or x 1-D) or of matrices (two axes); see :func:`numpy.linalg.norm`.
+
+    Of a vector: see :func:`vector_norm`. Of a matrix: "fro" the root of the sum of squares, 1 and -1 the largest and smallest sum of
+    |x| over a column, inf and -inf over a row; 2, -2 and "nuc" (singular values) have no derivative yet. Without ``ord``, the 2-norm of all elements.
+    """
+    x = _inexact(x)
+    axes = axes_of(x, axis)
+    if ord is None or (len(axes) == 2 and ord in ("fro", "f")):
+        return vector_norm(x, axis=axes, keepdims=keepdims)
+    if len(axes) == 1:
+        return vector_norm(x, axis=axes, keepdims=keepdims, ord=ord)
+    if len(axes) != 2:
+        raise ValueError(f"norm: got ord={ord!r} and {len(axes)} axes of an array of shape {x.shape}, expected one axis (vectors) or two (matrices); vector_norm takes any number")
+    if ord in (1, -1, math.inf, -math.inf):
+        columns, rows = axes if abs(ord) == 1 else axes[::-1]
+        sums = sum(absolute(x), columns, keepdims=True)
+        y = (max if ord > 0 else min)(sums, rows, keepdims=True)
+        return y if keepdims else reshape(y, reduced_shape(x.shape, axes))
+    if ord in (2, -2, "nuc"):
+        return _singular_norm(x, ord=ord, axis=axes, keepdims=keepdims)
+    raise ValueError(f"norm: got ord={ord!r} for matrices, expected 'fro', 'nuc', inf, -inf, 1, -1, 2 or -2")
+
+
+# ---- inverse and solve: d inv(A) = -inv(A) dA inv(A)
+
+
+def _by_matrix(name: str) -> Any:
+    return lambda *xs: getattr(namespace(xs[0]).linalg, name)(*xs)
+
+
+_WELL_CONDITIONED = np.array([[[2.0, 0.3], [-0.5, 1.5]], [[1.0, -0.4], [0.2, -1.2]]])
+inv = general(
+    "inv",
+    _by_matrix("inv"),
+    [lambda g, y, _x: -matmul(matrix_transpose(y), matmul(g, matrix_transpose(y)))],
+    [lambda t, y, _x: -matmul(y, matmul(t, y))],
+    samples=[Sample(_WELL_CONDITIONED)],
+    doc="The inverse of a square matrix, or of each of a batch. See :func:`numpy.linalg.inv`.",
+)
+
+
+def _solve_left(g: Any, y: Any, a: Any, _b: Any) -> Any:
+    return -matmul(_solve(matrix_transpose(a), g), matrix_transpose(y))
+
+
+_solve = general(
+    "solve",
+    _by_matrix("solve"),
+    [_solve_left, lambda g, _y, a, _b: _solve(matrix_transpose(a), g)],
+    [lambda t, y, a, _b: -_solve(a, matmul(t, y)), lambda t, _y, a, _b: _solve(a, t)],
+    samples=[Sample(_WELL_CONDITIONED, (2, 2, 3)), Sample(_WELL_CONDITIONED[0], (2, 3)), Sample(_WELL_CONDITIONED, (1, 2, 3))],
+)
+
+
+def solve(a: Any, b: Any) -> Any:
+    """x of ``a x = b``, where ``b`` is a vector, a matrix or a batch of matrices. See :func:`numpy.linalg.solve`."""
+    a, b = as_array(a), as_array(b)
+    if len(b.shape) == 1:
+        y = _solve(a, expand_dims(b, 1))
+        return reshape(y, y.shape[:-1])
+    return _solve(a, b)
+
+
+def matrix_power(x: Any, n: int) -> Any:
+    """The n-th power of square matrices, by repeated squaring; of the inverse where n is negative. See :func:`numpy.linalg.matrix_power`."""
+    x = as_array(x)
+    if n < 0:
+        x, n = inv(x), -n
+    if n == 0:
+        return multiply(x, 0) + namespace(plain(x)).eye(x.shape[-1], dtype=dtype_of(x))
+    half = matrix_power(x, n // 2) if n > 1 else None
+    return x if n == 1 else matmul(half, half) if n % 2 == 0 else matmul(matmul(half, half), x)
+
+
+# ---- determinants: d det(A) = sum of cofactors(A) * dA
+
+
+def _cofactors(y: Any, a: Any) -> Any:
+    """det(A) inv(A)'; for singular matrices, which have cofactors but no inverse, by the Faddeev-LeVerrier recursion."""
+    if (plain(y) != 0).all():
+        return expand_dims(y, (-2, -1)) * matrix_transpose(inv(a))
+    n = a.shape[-1]
+    identity = namespace(plain(a)).eye(n, dtype=dtype_of(a))
+    m = a * 0 + identity
+    for k in range(1, n):
+        am = matmul(a, m)
+        m = am - expand_dims(trace(am, 0, -2, -1) / k, (-2, -1)) * identity
+    return matrix_transpose(m) * (-1) ** (n - 1)
+
+
+det = general(
+    "det",
+    _by_matrix("det"),
+    [lambda g, y, a: expand_dims(g, (-2, -1)) * _cofactors(y, a)],
+    [lambda t, y, a: sum(t * _cofactors(y, a), (-2, -1))],
+    samples=[Sample(_WELL_CONDITIONED), Sample(np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.0]]))],
+    doc="The determinant of a square matrix, or of each of a batch. Singular matrices have derivatives too. See :func:`numpy.linalg.det`.",
+)
+
+
+def _slogdet_jvp(tangents: Any, y: Any, a: Any) -> list[Any]:
+    """log det changes by z = tr(inv(A) dA): its real part changes log |det|, its imaginary part turns the sign."""
+    z = sum(matrix_transpose(inv(a)) * tangents[0], (-2, -1))
+    return [y[0] * (1j * imag_part(z)), real(z)] if dtype_of(a).kind == "c" else [None, z]
+
+
+_slogdet = general("slogdet", lambda x: tuple(namespace(x).linalg.slogdet(x)), None, _slogdet_jvp, samples=[Sample(_WELL_CONDITIONED)])
+
+
+def slogdet(x: Any) -> tuple[Any, Any]:
+    """(sign, log|det|) of square matrices: no overflow where the determinant would. See :func:`numpy.linalg.slogdet`."""
+    return _slogdet(as_array(x))
+
+
+# ---- cholesky: dL = L tril(inv(L) dA inv(L)'), with half of the diagonal (Murray 2016, "Differentiation of the Cholesky decomposition")
+
+
+def _adjoint(x: Any) -> Any:
+    return _conj(matrix_transpose(x))
+
+
+def _cholesky_jvp(t: Any, y: Any, _x: Any) -> Any:
+    xp, n = namespace(plain(y)), y.shape[-1]
+    lower = xp.tri(n, dtype=_real_dtype(y)) - xp.eye(n, dtype=_real_dtype(y)) / 2
+    right = _adjoint(_solve(y, (t + _adjoint(t)) / 2))
+    return matmul(y, _solve(y, right) * lower)
+
+
+cholesky = general(
+    "cholesky",
+    lambda x: namespace(x).linalg.cholesky((x + x.swapaxes(-1, -2).conj()) / 2),
+    None,
+    [_cholesky_jvp],
+    samples=[Sample(np.array([[2.0, 0.5], [0.5, 1.0]]))],
+    doc="The lower triangular L with ``L L' = x``, of the symmetric part of x, so that the derivative is symmetric too. See :func:`numpy.linalg.cholesky`.",
+)

@@ -17,29 +17,30 @@ from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, not
 from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, ones_like, shape_of
 from gpugrad.ops.index import sort
 from gpugrad.ops.rules import Sample, constant, general, linear
-from gpugrad.ops.shape import concatenate, expand_dims, flip, moveaxis, ravel, reshape, transpose
+from gpugrad.ops.shape import as_array, concatenate, expand_dims, flip, moveaxis, ravel, reshape, transpose
 from gpugrad.tape import is_inexact
 
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 
-def _axes(x: Any, axis: Axis) -> tuple[int, ...]:
+def axes_of(x: Any, axis: Axis) -> tuple[int, ...]:
     """The axes as a tuple of non-negative integers."""
     ndim = len(shape_of(x))
     return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
-
-
-def _array(x: Any) -> Any:
-    return x if hasattr(x, "shape") else np.asarray(x)
 
 
 def _count(shape: Shape, axis: tuple[int, ...]) -> int:
     return math.prod([shape[i] for i in axis])
 
 
-def _restored(y: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+def restored(y: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """A reduction's result (or cotangent) with the reduced axes back, of length 1."""
     return y if keepdims else expand_dims(y, axis)
+
+
+def reduced_shape(shape: Shape, axis: tuple[int, ...]) -> Shape:
+    """A shape without the reduced axes."""
+    return tuple([n for i, n in enumerate(shape) if i not in axis])
 
 
 def _wide(x: Any) -> Any:
@@ -69,7 +70,7 @@ def _refuse(name: str, out: Any, options: dict[str, Any]) -> None:
 
 
 def _sum_transpose(g: Any, *, axis: tuple[int, ...], keepdims: bool, shape: Shape) -> Any:
-    return broadcast_to(_restored(g, axis, keepdims), shape)
+    return broadcast_to(restored(g, axis, keepdims), shape)
 
 
 def _mean_transpose(g: Any, *, axis: tuple[int, ...], keepdims: bool, shape: Shape) -> Any:
@@ -88,15 +89,15 @@ _mean = linear("mean", _without_shape(_accumulated("mean")), _mean_transpose, sa
 def sum(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The sum over ``axis``; see :func:`numpy.sum`."""
     _refuse("sum", out, options)
-    x = _array(x) if dtype is None else astype(_array(x), dtype)
-    return _sum(x, axis=_axes(x, axis), keepdims=keepdims, shape=shape_of(x))
+    x = as_array(x) if dtype is None else astype(as_array(x), dtype)
+    return _sum(x, axis=axes_of(x, axis), keepdims=keepdims, shape=shape_of(x))
 
 
 def mean(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The arithmetic mean over ``axis``; see :func:`numpy.mean`."""
     _refuse("mean", out, options)
-    x = _array(x) if dtype is None else astype(_array(x), dtype)
-    return _mean(x, axis=_axes(x, axis), keepdims=keepdims, shape=shape_of(x))
+    x = as_array(x) if dtype is None else astype(as_array(x), dtype)
+    return _mean(x, axis=axes_of(x, axis), keepdims=keepdims, shape=shape_of(x))
 
 
 def nansum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -136,7 +137,7 @@ def _product_of_others(x: Any, axis: tuple[int, ...]) -> Any:
 _prod = general(
     "prod",
     _accumulated("prod"),
-    [lambda g, _y, x, *, axis, keepdims: _restored(g, axis, keepdims) * _product_of_others(x, axis)],
+    [lambda g, _y, x, *, axis, keepdims: restored(g, axis, keepdims) * _product_of_others(x, axis)],
     [lambda t, _y, x, *, axis, keepdims: sum(t * _product_of_others(x, axis), axis, keepdims=keepdims)],
     samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED] + [Sample(np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 3.0]]), axis=(1,), keepdims=False)],
 )
@@ -145,20 +146,20 @@ _prod = general(
 def prod(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The product over ``axis``; its derivatives are right where elements are 0. See :func:`numpy.prod`."""
     _refuse("prod", out, options)
-    x = _array(x) if dtype is None else astype(_array(x), dtype)
-    return _prod(x, axis=_axes(x, axis), keepdims=keepdims)
+    x = as_array(x) if dtype is None else astype(as_array(x), dtype)
+    return _prod(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
 # ---- max and min: ties share the derivative evenly; a nan is the largest and the smallest
 
 
 def _chosen(y: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    return equal(x, _restored(y, axis, keepdims)) | not_equal(x, x)
+    return equal(x, restored(y, axis, keepdims)) | not_equal(x, x)
 
 
 def _extremum_vjp(g: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     chosen = _chosen(y, x, axis, keepdims)
-    return where(chosen, _restored(g, axis, keepdims) / astype(sum(chosen, axis, keepdims=True), g.dtype), 0.0)
+    return where(chosen, restored(g, axis, keepdims) / astype(sum(chosen, axis, keepdims=True), g.dtype), 0.0)
 
 
 def _extremum_jvp(t: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
@@ -175,15 +176,15 @@ _max, _min = (
 def max(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The largest element over ``axis``; ties share the derivative evenly, nan propagates. See :func:`numpy.max`."""
     _refuse("max", out, options)
-    x = _array(x)
-    return _max(x, axis=_axes(x, axis), keepdims=keepdims)
+    x = as_array(x)
+    return _max(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
 def min(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The smallest element over ``axis``; ties share the derivative evenly, nan propagates. See :func:`numpy.min`."""
     _refuse("min", out, options)
-    x = _array(x)
-    return _min(x, axis=_axes(x, axis), keepdims=keepdims)
+    x = as_array(x)
+    return _min(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
 amax, amin = max, min
@@ -223,8 +224,10 @@ def over(g: Any, y: Any) -> Any:
 
 
 def _var_value(x: Any, *, axis: tuple[int, ...], ddof: float, keepdims: bool) -> Any:
-    wide = _wide(x)
-    y = namespace(x).var(x, axis=axis, dtype=wide, ddof=ddof, keepdims=keepdims)
+    n, wide = _count(x.shape, axis) - ddof, _wide(x)
+    c = x - x.mean(axis=axis, dtype=wide, keepdims=True)
+    squares = np.square(c.real) + np.square(c.imag) if c.dtype.kind == "c" else np.square(c)
+    y = np.divide(squares.sum(axis=axis, keepdims=keepdims), n if n > 0 else 0)
     return y if wide is None else y.astype(x.dtype)
 
 
@@ -232,14 +235,14 @@ _MOMENTS = [Sample(s, axis=a, keepdims=k, ddof=d) for s, a, k, d in (((2, 3, 4),
 _var = general(
     "var",
     _var_value,
-    [lambda g, _y, x, *, axis, ddof, keepdims: _restored(g * (2 / _freedom(x, axis, ddof)), axis, keepdims) * _conj(_centred(x, axis))],
+    [lambda g, _y, x, *, axis, ddof, keepdims: restored(g * (2 / _freedom(x, axis, ddof)), axis, keepdims) * _conj(_centred(x, axis))],
     [lambda t, _y, x, *, axis, ddof, keepdims: _real_dot(_centred(x, axis), t, axis, keepdims) * (2 / _freedom(x, axis, ddof))],
     samples=_MOMENTS,
 )
 _std = general(
     "std",
     lambda x, **params: np.sqrt(_var_value(x, **params)),
-    [lambda g, y, x, *, axis, ddof, keepdims: _restored(over(g, y) / _freedom(x, axis, ddof), axis, keepdims) * _conj(_centred(x, axis))],
+    [lambda g, y, x, *, axis, ddof, keepdims: restored(over(g, y) / _freedom(x, axis, ddof), axis, keepdims) * _conj(_centred(x, axis))],
     [lambda t, y, x, *, axis, ddof, keepdims: over(_real_dot(_centred(x, axis), t, axis, keepdims), y) / _freedom(x, axis, ddof)],
     samples=_MOMENTS,
 )
@@ -248,15 +251,15 @@ _std = general(
 def var(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any) -> Any:
     """The variance, ``sum(|x - mean|^2) / (n - ddof)``; ``correction`` is another name of ``ddof``. See :func:`numpy.var`."""
     _refuse("var", out, options)
-    x = _array(x) if dtype is None else astype(_array(x), dtype)
-    return _var(x, axis=_axes(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
+    x = as_array(x) if dtype is None else astype(as_array(x), dtype)
+    return _var(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
 
 
 def std(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any) -> Any:
     """The standard deviation, the root of :func:`var`; where it is 0 its derivative is 0. See :func:`numpy.std`."""
     _refuse("std", out, options)
-    x = _array(x) if dtype is None else astype(_array(x), dtype)
-    return _std(x, axis=_axes(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
+    x = as_array(x) if dtype is None else astype(as_array(x), dtype)
+    return _std(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
 
 
 # ---- cumsum and cumprod
@@ -286,7 +289,7 @@ _cumprod = general("cumprod", _accumulated("cumprod"), None, [_cumprod_jvp], sam
 
 def _scan(op: Any, name: str, x: Any, axis: int | None, dtype: Any, out: Any) -> Any:
     _refuse(name, out, {})
-    x = _array(x) if dtype is None else astype(_array(x), dtype)
+    x = as_array(x) if dtype is None else astype(as_array(x), dtype)
     if axis is None:
         x, axis = ravel(x), 0
     return op(x, axis=normalize_axis_index(axis, len(shape_of(x))))
@@ -317,7 +320,7 @@ def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
         k = largest.sum(axis=axis, keepdims=True).astype(m.dtype)
         rest = xp.where(largest, 0.0, e).sum(axis=axis, keepdims=True)
         y = m + np.log(k) + np.log1p(rest / k)
-    return y if keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in axis])
+    return y if keepdims else y.reshape(reduced_shape(x.shape, axis))
 
 
 def _shares_value(x: Any, y: Any, *, axis: tuple[int, ...]) -> Any:
@@ -342,8 +345,8 @@ _shares = general(
 _lse = general(
     "logsumexp",
     _logsumexp,
-    [lambda g, y, x, *, axis, keepdims: _restored(g, axis, keepdims) * _shares(x, _restored(y, axis, keepdims), axis=axis)],
-    [lambda t, y, x, *, axis, keepdims: sum(t * _shares(x, _restored(y, axis, keepdims), axis=axis), axis, keepdims=keepdims)],
+    [lambda g, y, x, *, axis, keepdims: restored(g, axis, keepdims) * _shares(x, restored(y, axis, keepdims), axis=axis)],
+    [lambda t, y, x, *, axis, keepdims: sum(t * _shares(x, restored(y, axis, keepdims), axis=axis), axis, keepdims=keepdims)],
     samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
 )
 
@@ -353,8 +356,8 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
     All -inf gives -inf with derivative 0. See :func:`scipy.special.logsumexp`.
     """
-    x = _array(x)
-    return _lse(x, axis=_axes(x, axis), keepdims=keepdims)
+    x = as_array(x)
+    return _lse(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
 # ---- nothing to differentiate
@@ -370,25 +373,25 @@ _any, _all, _argmax, _argmin = map(_counted, ("any", "all", "argmax", "argmin"))
 def any(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """Whether any element over ``axis`` is true; see :func:`numpy.any`."""
     _refuse("any", out, options)
-    return _any(_array(x), axis=axis, keepdims=keepdims)
+    return _any(as_array(x), axis=axis, keepdims=keepdims)
 
 
 def all(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """Whether all elements over ``axis`` are true; see :func:`numpy.all`."""
     _refuse("all", out, options)
-    return _all(_array(x), axis=axis, keepdims=keepdims)
+    return _all(as_array(x), axis=axis, keepdims=keepdims)
 
 
 def argmax(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Any:
     """Where the largest element is, the first of several; see :func:`numpy.argmax`."""
     _refuse("argmax", out, {})
-    return _argmax(_array(x), axis=axis, keepdims=keepdims)
+    return _argmax(as_array(x), axis=axis, keepdims=keepdims)
 
 
 def argmin(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Any:
     """Where the smallest element is, the first of several; see :func:`numpy.argmin`."""
     _refuse("argmin", out, {})
-    return _argmin(_array(x), axis=axis, keepdims=keepdims)
+    return _argmin(as_array(x), axis=axis, keepdims=keepdims)
 
 
 def count_nonzero(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
@@ -401,13 +404,13 @@ def count_nonzero(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 def average(x: Any, axis: Axis = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
     """``sum(x * weights) / sum(weights)``; weights of one axis may be 1-D. See :func:`numpy.average`."""
-    x = _array(x)
+    x = as_array(x)
     if weights is None:
         y = mean(x, axis, keepdims=keepdims)
-        total = astype(ones_like(y) * (_count(shape_of(x), _axes(x, axis)) * 1.0), dtype_of(y))
+        total = astype(ones_like(y) * (_count(shape_of(x), axes_of(x, axis)) * 1.0), dtype_of(y))
         return (y, total) if returned else y
-    weights = _array(weights)
-    axes = _axes(x, axis)
+    weights = as_array(weights)
+    axes = axes_of(x, axis)
     if shape_of(weights) != shape_of(x):
         expected = tuple(shape_of(x)[i] for i in axes)
         if axis is None or shape_of(weights) != expected:
@@ -422,8 +425,8 @@ def average(x: Any, axis: Axis = None, weights: Any = None, returned: bool = Fal
 def median(x: Any, axis: Axis = None, out: None = None, *, keepdims: bool = False) -> Any:
     """The middle element, or the mean of the middle two; nan propagates. See :func:`numpy.median`."""
     _refuse("median", out, {})
-    x = _array(x)
-    shape, axes = shape_of(x), _axes(x, axis)
+    x = as_array(x)
+    shape, axes = shape_of(x), axes_of(x, axis)
     rest = [i for i in range(len(shape)) if i not in axes]
     n = _count(shape, axes)
     ordered = sort(reshape(transpose(x, rest + list(axes)), (*(shape[i] for i in rest), n)), axis=-1)
