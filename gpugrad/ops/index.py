@@ -122,7 +122,8 @@ def segment_sum(values: Any, places: Any, count: int) -> Any:
     values = values[order]
     for earlier, same in _doublings(xp, places):
         values = values + xp.where(same, values[earlier], xp.zeros((), values.dtype))
-    y = xp.zeros((count + 1, values.shape[1]), values.dtype)  # what is not the last of its place goes to an extra row: no synchronisation to find out how many are
+    # What is not the last of its place goes to an extra row: so nobody waits for the GPU to find out how many are.
+    y = xp.zeros((count + 1, values.shape[1]), values.dtype)
     y[xp.where(last, places, count)] = values
     return y[:count]
 
@@ -224,7 +225,10 @@ _set = general(
     "index_set",
     _index_set,
     [lambda g, _y, _x, _v, *arrays, **params: _set(g, zeros_like(g, shape=()), *arrays, **params), _pull_set_value],
-    [lambda t, _y, _x, _v, *arrays, **params: _set(t, zeros_like(t, shape=()), *arrays, **params), lambda t, _y, x, _v, *arrays, **params: _set(zeros_like(x), t, *arrays, **params)],
+    [
+        lambda t, _y, _x, _v, *arrays, **params: _set(t, zeros_like(t, shape=()), *arrays, **params),
+        lambda t, _y, x, _v, *arrays, **params: _set(zeros_like(x), t, *arrays, **params),
+    ],
     samples=[Sample(params["source"], shape, *arrays, **params) for shape, (arrays, params) in zip(_PICKED, _KEYS, strict=True)],
     doc="A copy with other values at ``[key]``; of several for one element the last stays.",
 )
@@ -252,7 +256,7 @@ class Elements:
         IndexError: as in ``x[key]``.
     """
 
-    __slots__ = ("x", "arrays", "params")
+    __slots__ = ("arrays", "params", "x")
 
     def __init__(self, x: Any, key: Any) -> None:
         self.x = x
@@ -298,18 +302,17 @@ class Elements:
         return broadcast_to(reshape(v, shape[extra:]), target)
 
 
+_KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}  # V is bfloat16
+
+
 def _cast_for(x: Any, v: Any) -> Any:
     """``v`` in the dtype of ``x``, on its device if it is a number."""
     dtype = dtype_of(x)
-    if _kind(dtype_of(v)) > _kind(dtype):
+    if _KINDS[dtype_of(v).kind] > _KINDS[dtype.kind]:
         raise TypeError(f"got a value of dtype {dtype_of(v)} for an array of {dtype}, which would lose part of it: cast one of them with astype")
     if isinstance(v, (bool, int, float, complex, np.generic)):
         return full_like(x, v, shape=())
     return astype(as_array(v), dtype, copy=False)
-
-
-def _kind(dtype: Any) -> int:
-    return "biufVc".index(dtype.kind) + (dtype.kind == "i")  # signed and unsigned, and float and bfloat16 (V), are of one kind
 
 
 # ---------------------------------------------------------------------------------- taking along an axis
@@ -362,7 +365,7 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None, *, unique: bool) ->
     ndim = len(shape_of(x))
     axis = normalize_axis_index(axis, ndim)
     if len(shape_of(indices)) != ndim:
-        raise ValueError(f"take_along_axis: got indices of shape {shape_of(indices)} for an array of shape {shape_of(x)}, expected as many axes; take uses the same indices for all vectors")
+        raise ValueError(f"take_along_axis: got indices of shape {shape_of(indices)} for an array of shape {shape_of(x)}, expected as many axes; see take")
     xp = namespace(plain(x))
     grid = [indices if i == axis else xp.arange(n).reshape([-1 if j == i else 1 for j in range(ndim)]) for i, n in enumerate(shape_of(x))]
     return _getitem(x, *grid, key=(ARRAY,) * ndim, source=shape_of(x), unique=unique)
@@ -438,4 +441,5 @@ def insert(x: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     places = np.where(places < 0, places + length, places)
     values = broadcast_to(values, (*shape_of(x)[:axis], places.size, *shape_of(x)[axis + 1 :]))
     order = np.argsort(np.concatenate([np.arange(length) + 0.5, places]), kind="stable")
-    return _getitem(concatenate([x, values], axis), order, key=along(axis, ARRAY), source=(*shape_of(x)[:axis], order.size, *shape_of(x)[axis + 1 :]), unique=True)
+    both = concatenate([x, values], axis)
+    return _getitem(both, order, key=along(axis, ARRAY), source=shape_of(both), unique=True)

@@ -1,11 +1,13 @@
 """Rearranging: reshape, transpose, joining, splitting, padding, repeating. Names and arguments are NumPy's.
 
-Five operations (reshape, transpose, concatenate, pad, roll) and slicing carry all of it.
+Six operations (reshape, transpose, concatenate and split, which are each other's transpose, pad, roll), slicing and
+broadcasting carry all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from gpugrad import backend
 from gpugrad.backend import namespace
 from gpugrad.ops import elementwise as ew
-from gpugrad.ops.fit import Shape, broadcast_to, dtype_of, shape_of, sum_to, zeros_like
+from gpugrad.ops.fit import astype, broadcast_to, dtype_of, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, general, linear
 from gpugrad.tape import Tensor, plain
 
@@ -74,16 +76,16 @@ def squeeze(x: Any, axis: Axis = None) -> Any:
     axes = [i for i, n in enumerate(shape) if n == 1] if axis is None else normalize_axis_tuple(axis, len(shape))
     for i in axes:
         if shape[i] != 1:
-            raise ValueError(f"squeeze: axis {i} of shape {shape} has length {shape[i]}, expected 1; name other axes, or pick one element with take(x, i, axis={i})")
+            raise ValueError(f"squeeze: axis {i} of shape {shape} has length {shape[i]}, expected 1; take(x, i, axis={i}) picks one item")
     return reshape(x, [n for i, n in enumerate(shape) if i not in axes])
 
 
-def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:
+def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
     """``x`` with axes of length 1 at the places ``axis`` of the result. See :func:`numpy.expand_dims`."""
     lengths = iter(shape_of(x))
-    axis = axis if isinstance(axis, tuple) else (axis,)
-    ndim = len(shape_of(x)) + len(axis)
-    new = normalize_axis_tuple(axis, ndim)
+    axes = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    ndim = len(shape_of(x)) + len(axes)
+    new = normalize_axis_tuple(axes, ndim)
     return reshape(x, [1 if i in new else next(lengths) for i in range(ndim)])
 
 
@@ -170,41 +172,55 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     return transpose(x, axes)
 
 
-# ---------------------------------------------------------------------------------- joining
-
-
-def _pull_concatenate(needs: Sequence[bool], g: Any, _y: Any, *_xs: Any, axis: int, lengths: tuple[int, ...]) -> list[Any]:
-    ends = np.cumsum(lengths).tolist()
-    return [g[along(axis, slice(end - n, end))] if need else None for need, n, end in zip(needs, lengths, ends, strict=True)]
-
-
-def _push_concatenate(tangents: Sequence[Any], _y: Any, *xs: Any, axis: int, lengths: tuple[int, ...]) -> Any:
-    return _concatenate(*[zeros_like(x) if t is None else t for t, x in zip(tangents, xs, strict=True)], axis=axis, lengths=lengths)
-
+# ---------------------------------------------------------------------------------- concatenate and split: each other's transpose
 
 _concatenate = general(
     "concatenate",
     lambda *xs, axis, lengths: namespace(xs[0]).concatenate(xs, axis),
-    _pull_concatenate,
-    _push_concatenate,
+    lambda needs, g, _y, *_xs, axis, lengths: [part if need else None for part, need in zip(_split(g, axis=axis, lengths=lengths), needs, strict=True)],
+    lambda tangents, _y, *xs, axis, lengths: _concatenate(
+        *[zeros_like(x) if t is None else t for t, x in zip(tangents, xs, strict=True)], axis=axis, lengths=lengths
+    ),
     samples=[Sample((2, 3), (2, 1), (2, 0), axis=1, lengths=(3, 1, 0)), Sample((2,), axis=0, lengths=(2,))],
 )
 
 
-def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
-    """The arrays one after another along ``axis``, flattened first if that is None. See :func:`numpy.concatenate`."""
-    xs = [as_array(x) for x in arrays]
+def _pull_split(_needs: Any, gs: Sequence[Any], _y: Any, _x: Any, *, axis: int, lengths: tuple[int, ...]) -> list[Any]:
+    some = next(g for g in gs if g is not None)
+    shape = shape_of(some)
+    parts = [zeros_like(some, shape=(*shape[:axis], n, *shape[axis + 1 :])) if g is None else g for g, n in zip(gs, lengths, strict=True)]
+    return [_concatenate(*parts, axis=axis, lengths=lengths)]
+
+
+_split = general(
+    "split",
+    lambda x, *, axis, lengths: tuple([x[along(axis, slice(end - n, end))] for n, end in zip(lengths, accumulate(lengths), strict=True)]),
+    _pull_split,
+    lambda tangents, _y, _x, *, axis, lengths: list(_split(tangents[0], axis=axis, lengths=lengths)),
+    samples=[Sample((2, 6), axis=1, lengths=(3, 2, 0, 1)), Sample((3,), axis=0, lengths=(1, 1, 1)), Sample((2, 0), axis=0, lengths=(2,))],
+)
+
+
+def concatenate(arrays: Iterable[Any], axis: int | None = 0, *, dtype: Any = None) -> Any:
+    """The arrays one after another along ``axis``, flattened first if that is None. See :func:`numpy.concatenate`.
+
+    Raises:
+        ValueError: there are no arrays, or their shapes differ along another axis.
+    """
+    xs = [as_array(x) if dtype is None else astype(as_array(x), dtype, copy=False) for x in arrays]
     if not xs:
         raise ValueError("concatenate: got no arrays, expected at least one")
     if axis is None:
         xs, axis = [ravel(x) for x in xs], 0
-    ndim = len(shape_of(xs[0]))
-    if not ndim:
-        raise ValueError("concatenate: got a 0-d array, expected at least one axis; stack joins 0-d arrays")
-    axis = normalize_axis_index(axis, ndim)
-    if any(len(shape_of(x)) != ndim for x in xs):
-        raise ValueError(f"concatenate: got arrays of shapes {[shape_of(x) for x in xs]}, expected the same number of axes; see reshape and expand_dims")
-    return _concatenate(*xs, axis=axis, lengths=tuple(shape_of(x)[axis] for x in xs))
+    shapes = [shape_of(x) for x in xs]
+    if () in shapes:
+        raise ValueError(f"concatenate: got arrays of shapes {shapes}, expected at least one axis; stack joins 0-d arrays")
+    axis = normalize_axis_index(axis, len(shapes[0]))
+    if len({(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}) > 1 or len(set(map(len, shapes))) > 1:
+        raise ValueError(
+            f"concatenate: got arrays of shapes {shapes}, expected the same lengths but along axis {axis}; see broadcast_to, reshape and expand_dims"
+        )
+    return _concatenate(*xs, axis=axis, lengths=tuple([shape[axis] for shape in shapes]))
 
 
 concat = concatenate
@@ -246,7 +262,7 @@ def column_stack(arrays: Sequence[Any]) -> Any:
     return concatenate([transpose(atleast_2d(x)) if len(shape_of(x)) < 2 else x for x in arrays], 1)
 
 
-# ---------------------------------------------------------------------------------- splitting: slices
+# ---------------------------------------------------------------------------------- splitting
 
 
 def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:
@@ -256,8 +272,10 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
         ValueError: the axis does not divide into that many equal parts.
     """
     length = shape_of(x)[normalize_axis_index(axis, len(shape_of(x)))]
-    if isinstance(indices_or_sections, (int, np.integer)) and length % indices_or_sections:
-        raise ValueError(f"split: got an axis of length {length} to divide into {indices_or_sections} equal parts, expected a multiple; array_split makes unequal parts")
+    if isinstance(indices_or_sections, (int, np.integer)) and indices_or_sections > 0 and length % indices_or_sections:
+        raise ValueError(
+            f"split: got an axis of length {length} to divide into {indices_or_sections} equal parts, expected a multiple; array_split makes unequal parts"
+        )
     return array_split(x, indices_or_sections, axis)
 
 
@@ -273,12 +291,16 @@ def array_split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0)
         bounds = [i * size + min(i, longer) for i in range(indices_or_sections + 1)]
     else:
         bounds = [0, *(int(i) for i in indices_or_sections), length]
-    return [x[along(axis, slice(start, stop))] for start, stop in zip(bounds, bounds[1:])]
+    bounds = [slice(bound).indices(length)[1] for bound in bounds]  # counts negative ones from the end
+    lengths = [stop - start for start, stop in pairwise(bounds)]
+    if min(lengths) < 0:  # NumPy lets indices go back: parts overlap
+        return [x[along(axis, slice(start, stop))] for start, stop in pairwise(bounds)]
+    return list(_split(x, axis=axis, lengths=tuple(lengths)))
 
 
 def hsplit(x: Any, indices_or_sections: int | Sequence[int]) -> list[Any]:
     """Split along the second axis (the first of a vector). See :func:`numpy.hsplit`."""
-    return split(x, indices_or_sections, min(1, len(shape_of(x)) - 1))
+    return split(x, indices_or_sections, 0 if len(shape_of(x)) == 1 else 1)
 
 
 def vsplit(x: Any, indices_or_sections: int | Sequence[int]) -> list[Any]:
@@ -292,7 +314,9 @@ def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
     """The slices along ``axis``, without it. See :func:`numpy.unstack`."""
     x = as_array(x)
     axis = normalize_axis_index(axis, len(shape_of(x)))
-    return tuple(x[along(axis, i)] for i in range(shape_of(x)[axis]))
+    shape = shape_of(x)
+    parts = _split(x, axis=axis, lengths=(1,) * shape[axis]) if shape[axis] else ()
+    return tuple(reshape(part, shape[:axis] + shape[axis + 1 :]) for part in parts)
 
 
 # ---------------------------------------------------------------------------------- pad
@@ -306,17 +330,38 @@ _pad = general(
 )
 
 
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
-    """``x`` with borders of the given widths: constant, edge, reflect, symmetric or wrap. See :func:`numpy.pad`."""
+def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
+    """``x`` with ``pad_width`` items more around each axis: an int, (before, after), or a pair per axis (a dict names axes).
+
+    Modes: "constant" (``constant_values``, shaped like ``pad_width``, or one Tensor that derivatives flow to), "edge", "reflect",
+    "symmetric" and "wrap". See :func:`numpy.pad`.
+
+    Raises:
+        ValueError: another mode, a negative width, or a width that does not fit the shape.
+    """
     x = as_array(x)
-    ndim = len(shape_of(x))
-    width = tuple(map(tuple, np.broadcast_to(np.asarray(pad_width), (ndim, 2)).tolist()))
+    shape = shape_of(x)
+    if isinstance(pad_width, dict):
+        pairs = {normalize_axis_index(axis, len(shape)): w for axis, w in pad_width.items()}
+        pad_width = [np.broadcast_to(pairs.get(i, 0), 2) for i in range(len(shape))]
+    width = tuple(map(tuple, np.broadcast_to(pad_width, (len(shape), 2)).tolist()))
+    if min((n for around in width for n in around), default=0) < 0:
+        raise ValueError(f"pad: got pad_width={width}, expected no negative widths; slicing takes items away")
     if mode == "constant":
-        return _pad(x, width=width, fill=constant_values)
-    for axis, (n, around) in enumerate(zip(shape_of(x), width, strict=True)):
+        return _pad_tracked(x, width, constant_values) if type(constant_values) is Tensor else _pad(x, width=width, fill=constant_values)
+    if mode not in ("edge", "reflect", "symmetric", "wrap"):
+        raise ValueError(f"pad: got mode={mode!r}, expected 'constant', 'edge', 'reflect', 'symmetric' or 'wrap'")
+    for axis, (n, around) in enumerate(zip(shape, width, strict=True)):
         if any(around):
-            x = x[along(axis, np.pad(np.arange(n), around, mode=mode))]
+            x = x[along(axis, namespace(plain(x)).asarray(np.pad(np.arange(n), around, mode=mode)))]  # type: ignore[call-overload]
     return x
+
+
+def _pad_tracked(x: Any, width: tuple[Any, ...], fill: Any) -> Any:
+    if shape_of(fill):
+        raise ValueError(f"pad: got a Tensor of shape {shape_of(fill)} as constant_values, expected a 0-d one; concatenate joins borders of several values")
+    outside = _pad(zeros_like(plain(x), bool), width=width, fill=True)
+    return ew.where(outside, astype(fill, dtype_of(x), copy=False), _pad(x, width=width, fill=0))
 
 
 # ---------------------------------------------------------------------------------- order along axes
@@ -353,7 +398,7 @@ def roll(x: Any, shift: int | tuple[int, ...], axis: Axis = None) -> Any:
     x = as_array(x)
     if axis is None:
         return reshape(roll(ravel(x), shift, 0), shape_of(x))
-    shifts, axes = np.broadcast_arrays(shift, normalize_axis_tuple(axis, len(shape_of(x)), allow_duplicate=True))
+    shifts, axes = np.broadcast_arrays(plain(shift), normalize_axis_tuple(axis, len(shape_of(x)), allow_duplicate=True))
     return _roll(x, shift=tuple(shifts.ravel().tolist()), axis=tuple(axes.ravel().tolist()))
 
 
@@ -403,7 +448,9 @@ def broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
 
 
 def meshgrid(*arrays: Any, indexing: str = "xy", sparse: bool = False) -> tuple[Any, ...]:
-    """Vectors as coordinates of a grid. See :func:`numpy.meshgrid`."""
+    """Vectors as coordinates of a grid: ``indexing`` "xy" puts the second vector on the first axis, "ij" keeps their order. See :func:`numpy.meshgrid`."""
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"meshgrid: got indexing={indexing!r}, expected 'xy' or 'ij'")
     ndim = len(arrays)
     order = [1, 0, *range(2, ndim)] if indexing == "xy" and ndim > 1 else range(ndim)
     grids = [reshape(x, [-1 if i == axis else 1 for i in range(ndim)]) for x, axis in zip(arrays, order, strict=True)]
@@ -428,6 +475,8 @@ def diag(x: Any, k: int = 0) -> Any:
     x = as_array(x)
     if len(shape_of(x)) == 2:
         return diagonal(x, k)
+    if len(shape_of(x)) != 1:
+        raise ValueError(f"diag: got an array of shape {shape_of(x)}, expected a vector or a matrix; diagonal takes stacks of matrices")
     n = shape_of(x)[0] + abs(k)
     on_diagonal = namespace(plain(x)).eye(n, k=k, dtype=bool)
     return ew.where(on_diagonal, pad(x, (max(k, 0), max(-k, 0))), zeros_like(x, shape=()))
@@ -435,8 +484,7 @@ def diag(x: Any, k: int = 0) -> Any:
 
 def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The sum of :func:`diagonal`. See :func:`numpy.trace`."""
-    d = diagonal(x, offset, axis1, axis2)
-    return reshape(sum_to(d, (*shape_of(d)[:-1], 1)), shape_of(d)[:-1])
+    return diagonal(x, offset, axis1, axis2).sum(axis=-1)
 
 
 def tril(x: Any, k: int = 0) -> Any:
@@ -451,15 +499,29 @@ def triu(x: Any, k: int = 0) -> Any:
 
 def _triangle(x: Any, k: int, *, lower: bool) -> Any:
     x = as_array(x)
+    if not shape_of(x):
+        raise ValueError("got a 0-d array, expected at least one axis")
     inside = namespace(plain(x)).tri(*shape_of(x)[-2:], k=k, dtype=bool)
     return ew.where(inside if lower else ~inside, x, zeros_like(x, shape=()))
 
 
-def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
-    """Differences of neighbours, taken n times. See :func:`numpy.diff`."""
+def diff(x: Any, n: int = 1, axis: int = -1, *, prepend: Any = None, append: Any = None) -> Any:
+    """Differences of neighbours along ``axis``, taken n times; ``prepend`` and ``append`` join it first. See :func:`numpy.diff`."""
+    if n < 0:
+        raise ValueError(f"diff: got n={n}, expected how many times to take differences, at least 0")
     x = as_array(x)
     axis = normalize_axis_index(axis, len(shape_of(x)))
+    ends = [_as_border(x, axis, end) for end in (prepend, append)]
+    if n and any(end is not None for end in ends):
+        x = concatenate([part for part in (ends[0], x, ends[1]) if part is not None], axis)
     for _ in range(n):
         later, earlier = x[along(axis, slice(1, None))], x[along(axis, slice(None, -1))]
         x = ew.not_equal(later, earlier) if dtype_of(x).kind == "b" else ew.subtract(later, earlier)
     return x
+
+
+def _as_border(x: Any, axis: int, end: Any) -> Any:
+    """A scalar as a slice of length 1 along ``axis``."""
+    if end is None or shape_of(end):
+        return end
+    return broadcast_to(as_array(end), (*shape_of(x)[:axis], 1, *shape_of(x)[axis + 1 :]))
