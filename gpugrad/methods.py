@@ -124,7 +124,8 @@ class Methods:
         if self.node is not None:
             if not tape.is_inexact(array.dtype):
                 raise RuntimeError(f"only Tensors of floating point and complex dtype can require gradients, got {array.dtype}")
-            self.node.shape, self.node.dtype = array.shape, array.dtype
+            if (array.shape, array.dtype) != (self.node.shape, self.node.dtype):
+                self.node.shape, self.node.dtype, self.node.grad = array.shape, array.dtype, None
         if array is self.value:  # t.data -= x: Python hands the same array back
             tape.mark_mutated(array)
         self.value = array

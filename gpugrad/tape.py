@@ -500,7 +500,7 @@ def pull_back(
         kind = type(node)
         if node.notes is not None:
             g = _run_hooks(node, g)
-        if kind is Leaf:
+        if kind is Leaf or kind is RecordedLeaf:
             if targets is None or node in targets:
                 found[node] = g
             continue
@@ -510,7 +510,7 @@ def pull_back(
             if node not in wanted:  # type: ignore[operator]
                 continue
         parents = node.parents
-        if kind is Pick:
+        if kind is Pick or kind is RecordedPick:
             call = parents[0]
             if call not in grads:
                 grads[call] = [None] * len(call.y)
@@ -590,12 +590,12 @@ def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any
                 stack.append(p)
     known = dict(tangents)
     for node in sorted(order, key=lambda n: -n.order):
-        if type(node) is Leaf:
+        if isinstance(node, Leaf):
             continue
         ts = [None if p is None else known.get(p) for p in node.parents]
         if all(t is None for t in ts):
             continue
-        if type(node) is Pick:
+        if isinstance(node, Pick):
             t = ts[0][node.index]  # type: ignore[index]
             if t is not None:
                 known[node] = expand_to(t, node)

@@ -21,6 +21,7 @@ from gpugrad.ops.linalg import matmul_value
 from gpugrad.ops.reduce import sum
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, diagonal, reshape, transpose
+from gpugrad.tape import Op
 
 Labelled = tuple[Any, str]  # an array and a subscript for each of its axes
 
@@ -70,7 +71,7 @@ def _pull_right(g: Any, _y: Any, a: Any, _b: Any, *, subscripts: str) -> Any:
     return _pair(g, a, subscripts=f"{out},{left}->{right}")
 
 
-_pair = general(
+_pair: Op = general(
     "einsum",
     _pair_value,
     [_pull_left, _pull_right],
@@ -135,13 +136,13 @@ def _explicit(subscripts: str, ndims: tuple[int, ...]) -> tuple[list[str], str]:
         letters = "".join(terms)
         out = ellipsis + "".join(k for k in sorted(set(letters) - set(ellipsis)) if letters.count(k) == 1)
     elif ellipsis and "..." not in out:
-        raise ValueError(f"einsum: got {subscripts!r} with axes under an ellipsis, expected '...' in the result too, or a letter for each axis that is to be summed")
+        raise ValueError(f"einsum: got {subscripts!r} with axes under an ellipsis, expected '...' in the result too, or letters for axes that are to be summed")
     out = out.replace("...", ellipsis)
     for i, (term, ndim) in enumerate(zip(terms, ndims, strict=True)):
         if len(term) != ndim:
             raise ValueError(f"einsum: operand {i} has {ndim} axes, but {subscripts!r} gives it {len(term)} subscripts")
     if bad := [k for k in "".join(terms) + out if k not in ascii_letters] + [k for k in out if out.count(k) > 1 or not any(k in term for term in terms)]:
-        raise ValueError(f"einsum: unexpected {bad[0]!r} in {subscripts!r}: subscripts are letters, and those of the result stand in it once and in some operand")
+        raise ValueError(f"einsum: got {bad[0]!r} in {subscripts!r}, expected letters, and in the result each once and only such as an operand has")
     return terms, out
 
 
@@ -162,7 +163,8 @@ def _without_broadcasting(labelled: list[Labelled], subscripts: str) -> list[Lab
     for x, term in labelled:
         for k, n in zip(term, shape_of(x), strict=True):
             if n != 1 and size.setdefault(k, n) != n:
-                raise ValueError(f"einsum: got operands of shapes {', '.join(str(shape_of(x)) for x, _ in labelled)} for {subscripts!r}, expected axes of one subscript to have one length, or length 1")
+                shapes = ", ".join(str(shape_of(x)) for x, _ in labelled)
+                raise ValueError(f"einsum: got operands of shapes {shapes} for {subscripts!r}, expected one length for {k!r} (or 1), got {n} and {size[k]}")
     dropped = []
     for x, term in labelled:
         kept = [(k, n) for k, n in zip(term, shape_of(x), strict=True) if n == size.get(k, 1)]

@@ -23,6 +23,8 @@ from gpugrad.ops.rules import Sample, constant, general
 from gpugrad.ops.shape import along, as_array, concatenate, moveaxis, ravel, reshape
 from gpugrad.tape import Tensor, is_inexact, plain
 
+__all__ = ["argsort", "compress", "delete", "extract", "getitem", "insert", "sort", "take", "take_along_axis"]
+
 # ---------------------------------------------------------------------------------- keys
 
 
@@ -374,14 +376,16 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None, *, unique: bool) ->
 _argsort = constant("argsort", lambda x, *, axis: namespace(x).argsort(x, axis=axis, kind="stable"), samples=[Sample((3, 4), axis=-1)])
 
 
-def argsort(x: Any, axis: int | None = -1) -> Any:
-    """The indices that sort ``x`` along ``axis``, flattened if that is None; stable, nan last. The result is untracked. See :func:`numpy.argsort`."""
+def argsort(x: Any, axis: int | None = -1, kind: str | None = None, *, stable: bool | None = None) -> Any:
+    """The indices that sort ``x`` along ``axis``, flattened if that is None; nan last; always stable, whatever ``kind`` and ``stable`` are.
+    The result is untracked. See :func:`numpy.argsort`."""
     x, axis = (ravel(x), 0) if axis is None else (as_array(x), axis)
     return _argsort(x, axis=axis)
 
 
-def sort(x: Any, axis: int | None = -1) -> Any:
-    """``x`` in ascending order along ``axis``, flattened if that is None; equal elements keep their order, and their derivatives. See :func:`numpy.sort`."""
+def sort(x: Any, axis: int | None = -1, kind: str | None = None, *, stable: bool | None = None) -> Any:
+    """``x`` in ascending order along ``axis``, flattened if that is None; equal elements keep their order, whatever ``kind`` and ``stable``
+    are, and their derivatives. See :func:`numpy.sort`."""
     x, axis = (ravel(x), 0) if axis is None else (as_array(x), axis)
     return _take_along_axis(x, argsort(x, axis), axis, unique=True)
 

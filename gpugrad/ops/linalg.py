@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from gpugrad import tape
 from gpugrad.backend import namespace
-from gpugrad.ops.elementwise import absolute, conj, equal, multiply, power, real, sign, strong_multiply, where
+from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, strong_multiply, where
 from gpugrad.ops.elementwise import imag as imag_part
-from gpugrad.ops.fit import Shape, astype, dtype_of, shape_of
-from gpugrad.ops.reduce import Axis, axes_of, count_nonzero, max, min, reduced_shape, restored, sum
+from gpugrad.ops.fit import Shape, astype, dtype_of
+from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, restored, sum
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
-from gpugrad.tape import binary, is_inexact, is_tracked, plain
+from gpugrad.tape import Op, binary, is_inexact, is_tracked, plain
 
 __all__ = [
-    "cholesky", "cross", "det", "dot", "inner", "inv", "kron", "matmul", "matrix_norm", "matrix_power", "multi_dot", "norm", "outer", "slogdet", "solve", "tensordot", "trace",
-    "vdot", "vecdot", "vector_norm",
+    "cholesky", "cross", "det", "dot", "inner", "inv", "kron", "matmul", "matrix_norm", "matrix_power", "multi_dot", "norm", "outer", "slogdet", "solve",
+    "tensordot", "trace", "vdot", "vecdot", "vector_norm",
 ]  # fmt: skip
 
 # ---- matmul: dA = G B', dB = A' G
@@ -102,16 +101,12 @@ def dot(a: Any, b: Any) -> Any:
 
 def vdot(a: Any, b: Any) -> Any:
     """``sum(conj(a) * b)`` of the flattened arrays; see :func:`numpy.vdot`."""
-    return matmul(_conj(ravel(a)), ravel(b))
+    return matmul(conjugated(ravel(a)), ravel(b))
 
 
 def vecdot(a: Any, b: Any, axis: int = -1) -> Any:
     """``sum(conj(a) * b)`` over one axis; see :func:`numpy.vecdot`."""
-    return sum(_conj(as_array(a)) * as_array(b), axis)
-
-
-def _conj(x: Any) -> Any:
-    return conj(x) if dtype_of(x).kind == "c" else x
+    return sum(conjugated(as_array(a)) * as_array(b), axis)
 
 
 def inner(a: Any, b: Any) -> Any:
@@ -135,12 +130,9 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     m, n = a.shape, b.shape
     if isinstance(axes, (int, np.integer)):
         axes = (range(len(m) - axes, len(m)), range(axes))
-    try:
-        over_a, over_b = (normalize_axis_tuple(axis if isinstance(axis, (int, np.integer)) else tuple(axis), len(s)) for axis, s in zip(axes, (m, n), strict=True))
-        if [m[i] for i in over_a] != [n[i] for i in over_b]:
-            raise ValueError("they differ in length")
-    except ValueError as error:
-        raise ValueError(f"tensordot: got operands of shapes {m} and {n} and axes {axes}, expected pairs of axes of one length ({error})") from None
+    over_a, over_b = normalize_axis_tuple(axes[0], len(m)), normalize_axis_tuple(axes[1], len(n))
+    if [m[i] for i in over_a] != [n[i] for i in over_b]:
+        raise ValueError(f"tensordot: got operands of shapes {m} and {n} and axes {axes}, expected pairs of axes of one length")
     free_a, free_b = ([i for i in range(len(s)) if i not in summed] for s, summed in ((m, over_a), (n, over_b)))
     rows, columns, k = [m[i] for i in free_a], [n[i] for i in free_b], math.prod([m[i] for i in over_a])
     left = reshape(transpose(a, (*free_a, *over_a)), (math.prod(rows), k))
@@ -217,21 +209,20 @@ def _scaled(a: Any, p: float, axis: tuple[int, ...]) -> Any:
 
 
 def _direction(x: Any, y: Any, p: float) -> Any:
-    """dy/dx where y is not 0."""
+    """The conjugate of dy/dx, where y is not 0."""
     y = where(equal(y, 0), 1.0, y)
     if p == 2:
-        return _conj(x / y)
-    return strong_multiply(_conj(sign(x)), power(absolute(x) / y, p - 1))
+        return x / y
+    return strong_multiply(sign(x), power(absolute(x) / y, p - 1))
 
 
 def _norm_vjp(g: Any, y: Any, x: Any, *, p: float, axis: tuple[int, ...], keepdims: bool) -> Any:
     g, y = restored(g, axis, keepdims), restored(y, axis, keepdims)
-    return where(equal(y, 0), 0.0, g) * _direction(x, y, p)
+    return where(equal(y, 0), 0.0, g) * conjugated(_direction(x, y, p))
 
 
 def _norm_jvp(t: Any, y: Any, x: Any, *, p: float, axis: tuple[int, ...], keepdims: bool) -> Any:
-    change = _direction(x, restored(y, axis, keepdims), p) * t
-    return where(equal(y, 0), 0.0, sum(real(change) if dtype_of(x).kind == "c" else change, axis, keepdims=keepdims))
+    return where(equal(y, 0), 0.0, real_dot(_direction(x, restored(y, axis, keepdims), p), t, axis, keepdims))
 
 
 _norm = general(
@@ -239,9 +230,10 @@ _norm = general(
     _norm_value,
     [_norm_vjp],
     [_norm_jvp],
-    samples=[Sample((3, 4), p=p, axis=axis, keepdims=axis == (1,)) for p in (2, 3, 1.5) for axis in ((0, 1), (1,))] + [Sample((3, 4), p=-2, axis=(0,), keepdims=False, domain=(0.5, 2.0))],
+    samples=[Sample((3, 4), p=p, axis=axis, keepdims=axis == (1,)) for p in (2, 3, 1.5) for axis in ((0, 1), (1,))]
+    + [Sample((3, 4), p=-2, axis=(0,), keepdims=False, domain=(0.5, 2.0))],
 )
-_singular_norm = tape.Op("norm of the singular values", lambda x, *, ord, axis, keepdims: namespace(x).linalg.norm(x, ord, axis, keepdims))
+_singular_norm = Op("norm of the singular values", lambda x, *, ord, axis, keepdims: namespace(x).linalg.norm(x, ord, axis, keepdims))
 
 
 def _inexact(x: Any) -> Any:
@@ -264,7 +256,8 @@ def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: float
     if ord == 0:
         return astype(count_nonzero(x, axis, keepdims=keepdims), _real_dtype(x))
     if ord in (1, math.inf, -math.inf):
-        return {1: sum, math.inf: max, -math.inf: min}[ord](absolute(x), axis, keepdims=keepdims)
+        reduction: Any = {1: sum, math.inf: max, -math.inf: min}[ord]
+        return reduction(absolute(x), axis, keepdims=keepdims)
     return _norm(x, p=ord, axis=axes_of(x, axis), keepdims=keepdims)
 
 
@@ -286,7 +279,9 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> 
     if len(axes) == 1:
         return vector_norm(x, axis=axes, keepdims=keepdims, ord=ord)
     if len(axes) != 2:
-        raise ValueError(f"norm: got ord={ord!r} and {len(axes)} axes of an array of shape {x.shape}, expected one axis (vectors) or two (matrices); vector_norm takes any number")
+        raise ValueError(
+            f"norm: got ord={ord!r} and {len(axes)} axes of shape {x.shape}, expected one (vectors) or two (matrices); vector_norm takes any number"
+        )
     if ord in (1, -1, math.inf, -math.inf):
         columns, rows = axes if abs(ord) == 1 else axes[::-1]
         sums = sum(absolute(x), columns, keepdims=True)
@@ -319,7 +314,7 @@ def _solve_left(g: Any, y: Any, a: Any, _b: Any) -> Any:
     return -matmul(_solve(matrix_transpose(a), g), matrix_transpose(y))
 
 
-_solve = general(
+_solve: Op = general(
     "solve",
     _by_matrix("solve"),
     [_solve_left, lambda g, _y, a, _b: _solve(matrix_transpose(a), g)],
@@ -392,7 +387,7 @@ def slogdet(x: Any) -> tuple[Any, Any]:
 
 
 def _adjoint(x: Any) -> Any:
-    return _conj(matrix_transpose(x))
+    return conjugated(matrix_transpose(x))
 
 
 def _cholesky_jvp(t: Any, y: Any, _x: Any) -> Any:

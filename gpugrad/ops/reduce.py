@@ -63,7 +63,7 @@ def _refuse(name: str, out: Any, options: dict[str, Any]) -> None:
     """NumPy's options that have no meaning here, unless they are at their defaults."""
     given = [key for key, value in {"out": out, **options}.items() if value is not None and value is not True and value is not np._NoValue]  # type: ignore[attr-defined]
     if given:
-        raise TypeError(f"{name}() does not take {given[0]}=: results are new arrays, and elements are left out with gg.where(mask, x, neutral element) before reducing")
+        raise TypeError(f"{name}() does not take {given[0]}=: the result is a new array; leave elements out with gg.where(mask, x, neutral_element)")
 
 
 # ---- sum and mean: linear, their transpose repeats the cotangent
@@ -82,7 +82,12 @@ def _without_shape(f: Any) -> Any:
 
 
 _REDUCED = [((2, 3, 4), (1,), False), ((2, 3, 4), (0, 2), True), ((3,), (0,), False), ((), (), False), ((2, 1), (0, 1), False)]
-_sum = linear("sum", _without_shape(_accumulated("sum")), _sum_transpose, samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in [*_REDUCED, ((2, 0), (1,), False)]])
+_sum = linear(
+    "sum",
+    _without_shape(_accumulated("sum")),
+    _sum_transpose,
+    samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in [*_REDUCED, ((2, 0), (1,), False)]],
+)
 _mean = linear("mean", _without_shape(_accumulated("mean")), _mean_transpose, samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in _REDUCED])
 
 
@@ -157,18 +162,29 @@ def _chosen(y: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     return equal(x, restored(y, axis, keepdims)) | not_equal(x, x)
 
 
+def _shared(g: Any, chosen: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """g divided by how many were chosen; that number may not fit into 16 bits."""
+    return g / astype(sum(chosen, axis, keepdims=keepdims), np.promote_types(g.dtype, np.float32))
+
+
 def _extremum_vjp(g: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     chosen = _chosen(y, x, axis, keepdims)
-    return where(chosen, restored(g, axis, keepdims) / astype(sum(chosen, axis, keepdims=True), g.dtype), 0.0)
+    return where(chosen, _shared(restored(g, axis, keepdims), chosen, axis, True), 0.0)
 
 
 def _extremum_jvp(t: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     chosen = _chosen(y, x, axis, keepdims)
-    return sum(where(chosen, t, 0.0), axis, keepdims=keepdims) / astype(sum(chosen, axis, keepdims=keepdims), t.dtype)
+    return _shared(sum(where(chosen, t, 0.0), axis, keepdims=keepdims), chosen, axis, keepdims)
 
 
 _max, _min = (
-    general(name, lambda x, *, axis, keepdims, name=name: getattr(x, name)(axis=axis, keepdims=keepdims), [_extremum_vjp], [_extremum_jvp], samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED])
+    general(
+        name,
+        lambda x, *, axis, keepdims, name=name: getattr(x, name)(axis=axis, keepdims=keepdims),
+        [_extremum_vjp],
+        [_extremum_jvp],
+        samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
+    )
     for name in ("max", "min")
 )
 
@@ -209,12 +225,15 @@ def _freedom(x: Any, axis: tuple[int, ...], ddof: float) -> float:
     return n if n > 0 else math.nan
 
 
-def _real_dot(c: Any, t: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    return sum(real(conj(c) * t) if dtype_of(c).kind == "c" else c * t, axis, keepdims=keepdims)
-
-
-def _conj(c: Any) -> Any:
+def conjugated(c: Any) -> Any:
+    """conj(c), which of a real c is c itself and not a copy."""
     return conj(c) if dtype_of(c).kind == "c" else c
+
+
+def real_dot(c: Any, t: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """sum(Re(conj(c) t))."""
+    product = conjugated(c) * t
+    return sum(real(product) if dtype_of(product).kind == "c" else product, axis, keepdims=keepdims)
 
 
 def over(g: Any, y: Any) -> Any:
@@ -235,27 +254,31 @@ _MOMENTS = [Sample(s, axis=a, keepdims=k, ddof=d) for s, a, k, d in (((2, 3, 4),
 _var = general(
     "var",
     _var_value,
-    [lambda g, _y, x, *, axis, ddof, keepdims: restored(g * (2 / _freedom(x, axis, ddof)), axis, keepdims) * _conj(_centred(x, axis))],
-    [lambda t, _y, x, *, axis, ddof, keepdims: _real_dot(_centred(x, axis), t, axis, keepdims) * (2 / _freedom(x, axis, ddof))],
+    [lambda g, _y, x, *, axis, ddof, keepdims: restored(g * (2 / _freedom(x, axis, ddof)), axis, keepdims) * conjugated(_centred(x, axis))],
+    [lambda t, _y, x, *, axis, ddof, keepdims: real_dot(_centred(x, axis), t, axis, keepdims) * (2 / _freedom(x, axis, ddof))],
     samples=_MOMENTS,
 )
 _std = general(
     "std",
     lambda x, **params: np.sqrt(_var_value(x, **params)),
-    [lambda g, y, x, *, axis, ddof, keepdims: restored(over(g, y) / _freedom(x, axis, ddof), axis, keepdims) * _conj(_centred(x, axis))],
-    [lambda t, y, x, *, axis, ddof, keepdims: over(_real_dot(_centred(x, axis), t, axis, keepdims), y) / _freedom(x, axis, ddof)],
+    [lambda g, y, x, *, axis, ddof, keepdims: restored(over(g, y) / _freedom(x, axis, ddof), axis, keepdims) * conjugated(_centred(x, axis))],
+    [lambda t, y, x, *, axis, ddof, keepdims: over(real_dot(_centred(x, axis), t, axis, keepdims), y) / _freedom(x, axis, ddof)],
     samples=_MOMENTS,
 )
 
 
-def var(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any) -> Any:
+def var(
+    x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any
+) -> Any:
     """The variance, ``sum(|x - mean|^2) / (n - ddof)``; ``correction`` is another name of ``ddof``. See :func:`numpy.var`."""
     _refuse("var", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
     return _var(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
 
 
-def std(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any) -> Any:
+def std(
+    x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any
+) -> Any:
     """The standard deviation, the root of :func:`var`; where it is 0 its derivative is 0. See :func:`numpy.std`."""
     _refuse("std", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
@@ -284,7 +307,9 @@ def _cumprod_jvp(t: Any, _y: Any, x: Any, *, axis: int) -> Any:
     return moveaxis(t, -1, axis)
 
 
-_cumprod = general("cumprod", _accumulated("cumprod"), None, [_cumprod_jvp], samples=[Sample((2, 5, 2), axis=1), Sample(np.array([2.0, 0.0, 3.0, 0.0, 1.0]), axis=0)])
+_cumprod = general(
+    "cumprod", _accumulated("cumprod"), None, [_cumprod_jvp], samples=[Sample((2, 5, 2), axis=1), Sample(np.array([2.0, 0.0, 3.0, 0.0, 1.0]), axis=0)]
+)
 
 
 def _scan(op: Any, name: str, x: Any, axis: int | None, dtype: Any, out: Any) -> Any:
@@ -364,7 +389,9 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def _counted(name: str) -> Any:
-    return constant(name, lambda x, *, axis, keepdims: getattr(namespace(x), name)(x, axis=axis, keepdims=keepdims), samples=[Sample((2, 3), axis=1, keepdims=False)])
+    return constant(
+        name, lambda x, *, axis, keepdims: getattr(namespace(x), name)(x, axis=axis, keepdims=keepdims), samples=[Sample((2, 3), axis=1, keepdims=False)]
+    )
 
 
 _any, _all, _argmax, _argmin = map(_counted, ("any", "all", "argmax", "argmin"))
@@ -414,7 +441,7 @@ def average(x: Any, axis: Axis = None, weights: Any = None, returned: bool = Fal
     if shape_of(weights) != shape_of(x):
         expected = tuple(shape_of(x)[i] for i in axes)
         if axis is None or shape_of(weights) != expected:
-            raise ValueError(f"average: got weights of shape {shape_of(weights)} for an array of shape {shape_of(x)} and axis {axis}, expected {shape_of(x)} or {expected}")
+            raise ValueError(f"average: got weights of shape {shape_of(weights)} for shape {shape_of(x)} and axis {axis}, expected {shape_of(x)} or {expected}")
         order = np.argsort(axes).tolist()
         weights = expand_dims(transpose(weights, order), [i for i in range(len(shape_of(x))) if i not in axes])
     total = sum(broadcast_to(weights, shape_of(x)), axes, keepdims=keepdims)

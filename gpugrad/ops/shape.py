@@ -20,6 +20,13 @@ from gpugrad.ops.fit import astype, broadcast_to, dtype_of, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, general, linear
 from gpugrad.tape import Tensor, plain
 
+__all__ = [
+    "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "column_stack", "concat", "concatenate", "diag", "diagonal",
+    "diff", "dstack", "expand_dims", "flip", "fliplr", "flipud", "hsplit", "hstack", "matrix_transpose", "meshgrid", "moveaxis", "pad", "permute_dims",
+    "ravel", "repeat", "reshape", "roll", "rot90", "split", "squeeze", "stack", "swapaxes", "tile", "trace", "transpose", "tril", "triu", "unstack",
+    "vsplit", "vstack",
+]  # fmt: skip
+
 Axis = int | tuple[int, ...] | None
 
 
