@@ -50,8 +50,6 @@ def _parse(x: Any, key: Any) -> tuple[list[Any], dict[str, Any]]:
         p = plain(k)
         if not backend.is_array(p):
             parts.append(k)
-        elif p.ndim == 0 and p.dtype.kind in "iu" and isinstance(p, np.ndarray):
-            parts.append(int(p))
         else:
             unique = unique and (p.dtype.kind == "b" or p.size < 2)
             arrays.append(k)
