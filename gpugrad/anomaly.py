@@ -71,11 +71,9 @@ class detect_anomaly:  # noqa: N801
             pulled = node.op.pull(node, wanted, g, y, vals)
         finally:
             self._stack.pop()
-        given = any(map(self._anomaly, g)) if isinstance(g, list) else self._anomaly(g)
-        for _, d in pulled:
-            found = self._anomaly(d)
-            if found and not given:
-                raise RuntimeError(f"the backward of {node.op.name} made {found} out of a finite gradient; it was called at {_where(node)}")
+        found = self._anomaly(pulled)
+        if found and not self._anomaly(g):
+            raise RuntimeError(f"the backward of {node.op.name} made {found} out of a finite gradient; it was called at {_where(node)}")
         return pulled
 
     # ------------------------------------------------------------------ helpers
@@ -88,11 +86,13 @@ class detect_anomaly:  # noqa: N801
 
     def _anomaly(self, x: Any) -> str:
         """What is wrong with ``x``, in words; empty when nothing is."""
-        if isinstance(x, tuple):
+        if isinstance(x, (list, tuple)):
             return next(filter(None, map(self._anomaly, x)), "")
         x = plain(x)
+        if isinstance(x, float):
+            x = np.asarray(x)
         if not hasattr(x, "dtype") or not is_inexact(x.dtype):
-            return "" if not isinstance(x, float) else "" if np.isfinite(x) else "a non-finite number"
+            return ""
         xp = backend.namespace(x)
         if self.check_nan and bool(xp.isnan(x).any()):
             return "NaN"

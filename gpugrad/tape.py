@@ -196,7 +196,7 @@ class Op:
 
     def define(self, vjp: Any = None, jvp: Any = None) -> None:
         """Set the rules; either of them may be left out."""
-        vjp, jvp = (tuple(rules) if isinstance(rules, (list, tuple)) else rules for rules in (vjp, jvp))
+        vjp, jvp = _one_per_argument(self, "vjp", vjp), _one_per_argument(self, "jvp", jvp)
         self.states_vjp, self.states_jvp = vjp is not None, jvp is not None
         self.vjp = vjp if vjp is not None or jvp is None else _vjp_from_jvp(self)
         self.jvp = jvp if jvp is not None or vjp is None else _jvp_from_vjp(self)
@@ -293,30 +293,30 @@ class Op:
         total = None
         for i, t in enumerate(tangents):
             if t is not None:
-                rule = self.jvp[i] if i < len(self.jvp) else None
-                if rule is None:
-                    raise no_rule(self, "jvp", i)
-                part = rule(t, y, *vals, **params)
+                part = self.jvp[i](t, y, *vals, **params)
                 total = part if total is None else add(total, part)
         return total
 
-    def pull(self, node: Reverse, wanted: Sequence[Any], g: Value, y: Value, vals: Sequence[Value]) -> list[tuple[Any, Value]]:
-        """(entry, cotangent of its argument) for each entry of ``wanted`` that is not None."""
-        rules, params = self.vjp, node.params
-        if type(rules) is tuple:
-            pulled = []
-            i = 0
-            for p in wanted:
-                if p is not None:
-                    if i >= len(rules) or rules[i] is None:
-                        raise no_rule(self, "vjp", i)
-                    pulled.append((p, rules[i](g, y, *vals, **params) if params else rules[i](g, y, *vals)))
-                i += 1
-            return pulled
-        if rules is None:
+    def pull(self, node: Reverse, wanted: Sequence[Any], g: Value, y: Value, vals: Sequence[Value]) -> list[Value | None]:
+        """The cotangents of the arguments whose entry in ``wanted`` is not None; the walk does it itself where there is a rule per argument."""
+        if type(self.vjp) is tuple:
+            return [None if p is None else rule(g, y, *vals, **node.params) for p, rule in zip(wanted, self.vjp)]
+        if self.vjp is None:
             raise no_rule(self, "vjp")
-        ds = rules([p is not None for p in wanted], g, y, *vals, **params)
-        return [(p, d) for p, d in zip(wanted, ds) if p is not None and d is not None]
+        return self.vjp([p is not None for p in wanted], g, y, *vals, **node.params)
+
+
+def _one_per_argument(op: Op, kind: str, rules: Any) -> Any:
+    if not isinstance(rules, (list, tuple)):
+        return rules
+
+    def missing(i: int) -> Rule:
+        def rule(*_: Any, **__: Any) -> Any:
+            raise no_rule(op, kind, i)
+
+        return rule
+
+    return tuple(missing(i) if rule is None else rule for i, rule in enumerate(rules))
 
 
 def _unread_values(vjp: Any, tracked: tuple[bool, ...]) -> tuple[tuple[int, ...], bool]:
@@ -421,7 +421,7 @@ def _jvp_from_vjp(op: Op) -> Rule:
             gs = [Tensor(zeros_like(o), leaf) for o, leaf in zip(ys, leaves, strict=True)]
             node = Reverse(op, list(vals), y, params, [], level, None, None)
             pulled = op.pull(node, tangents, gs if several else gs[0], y, list(vals))
-        grads = pull_back([(p.node, expand_to(t, p.node)) for t, p in pulled if is_tracked(p) and p.node.level == level])
+        grads = pull_back([(p.node, expand_to(t, p.node)) for t, p in zip(tangents, pulled, strict=True) if is_tracked(p) and p.node.level == level])
         out = [grads.get(leaf) for leaf in leaves]
         out = [zeros_like(o) if t is None else t for o, t in zip(ys, out, strict=True)]
         return out if several else out[0]
@@ -472,6 +472,11 @@ def pull_back(
     With ``create_graph`` the rules see boxed values, and so record themselves on the same level. With ``free`` each
     node lets go of what it kept as soon as its rule has run.
     """
+    with np.errstate(all="ignore"):  # a warning from here could not name the user's line; anomaly mode does
+        return _walk(seeds, create_graph, free, inputs)
+
+
+def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, inputs: Iterable[Any] | None) -> dict[Any, Value]:
     grads: dict[Any, Value] = {}
     owned: set[Any] = set()  # nodes whose sum so far is an array of ours, free to add into
     heap: list[tuple[int, Any]] = []
@@ -497,28 +502,20 @@ def pull_back(
     while heap:
         node = heappop(heap)[1]
         g = grads.pop(node)
-        kind = type(node)
         if node.notes is not None:
             g = _run_hooks(node, g)
-        if kind is Leaf or kind is RecordedLeaf:
-            if targets is None or node in targets:
-                found[node] = g
-            continue
         if targets is not None:
             if node in targets:
                 found[node] = g
             if node not in wanted:  # type: ignore[operator]
                 continue
-        parents = node.parents
-        if kind is Pick or kind is RecordedPick:
-            call = parents[0]
-            if call not in grads:
-                grads[call] = [None] * len(call.y)
-                heappush(heap, (call.order, call))
-            slots = grads[call]
-            slots[node.index] = g if slots[node.index] is None else add(slots[node.index], g)
+        if not isinstance(node, Reverse):
+            if isinstance(node, Leaf):
+                found[node] = g
+            else:
+                _gather(node, g, grads, heap)
             continue
-        vals, y = node.vals, node.y
+        op, parents, vals, y, params = node.op, node.parents, node.vals, node.y, node.params
         if vals is None:
             raise RuntimeError(
                 "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
@@ -526,27 +523,47 @@ def pull_back(
             )
         if mutated:
             check_versions(node)
-        if wanted is not None:
-            parents = [p if p in wanted or p in targets else None for p in parents]  # type: ignore[operator]
         if create_graph:
-            vals = [v if p is None else Tensor(v, p) for v, p in zip(vals, node.parents)]
+            vals = [v if p is None else Tensor(v, p) for v, p in zip(vals, parents)]
             y = tuple(Tensor(v, Pick(node, i, v)) for i, v in enumerate(y)) if type(y) is tuple else Tensor(y, node)
-        if observer is None:
-            pulled = node.op.pull(node, parents, g, y, vals)
-        else:
-            pulled = observer.pull(node, parents, g, y, vals)
         if free:
             node.vals = node.y = None
             node.parents = ()
-        for p, d in pulled:
-            if d.shape != p.shape or d.dtype is not p.dtype:
-                d = reduce_to(d, p)
-            if p in grads:
-                accumulate(p, d)
-            else:
-                grads[p] = d
-                heappush(heap, (p.order, p))
+        if wanted is not None:
+            parents = [p if p in wanted or p in targets else None for p in parents]  # type: ignore[operator]
+        rules = op.vjp
+        pulled = None
+        if type(rules) is not tuple or observer is not None:
+            pulled = (observer or op).pull(node, parents, g, y, vals)
+        i = 0
+        for p in parents:
+            if p is not None:
+                if pulled is not None:
+                    d = pulled[i]
+                elif i < len(rules):
+                    d = rules[i](g, y, *vals, **params)
+                else:
+                    raise no_rule(op, "vjp", i)
+                if d is not None:
+                    if d.shape != p.shape or d.dtype is not p.dtype:
+                        d = reduce_to(d, p)
+                    if p in grads:
+                        accumulate(p, d)
+                    else:
+                        grads[p] = d
+                        heappush(heap, (p.order, p))
+            i += 1
     return found
+
+
+def _gather(pick: Pick, g: Value, grads: dict[Any, Any], heap: list[tuple[int, Any]]) -> None:
+    """Enter the cotangent of one output into the list that the call's joint rule is given."""
+    call = pick.parents[0]
+    if call not in grads:
+        grads[call] = [None] * len(call.y)
+        heappush(heap, (call.order, call))
+    slots = grads[call]
+    slots[pick.index] = g if slots[pick.index] is None else add(slots[pick.index], g)
 
 
 def _ancestors_of_interest(outputs: list[Any], targets: set[Any]) -> set[Any]:
