@@ -11,9 +11,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gpugrad import tree
 from gpugrad.backend import is_array
 from gpugrad.ops.fit import zeros_like
-from gpugrad.tape import Op, Tensor, is_tracked, plain
+from gpugrad.tape import Op, Tensor, is_inexact, is_tracked, plain
 
 
 def primitive(f: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
@@ -77,7 +78,7 @@ class Context:
     saved_tensors: tuple[Tensor, ...] = ()
 
     def save_for_backward(self, *tensors: Any) -> None:
-        """Keep inputs or outputs (or intermediates, which are constants to a second derivative) for ``backward``."""
+        """Keep inputs or outputs for ``backward``, or intermediates; a second derivative through an intermediate raises."""
         self.saved_tensors = tensors
 
     def set_materialize_grads(self, value: bool) -> None:
@@ -123,32 +124,28 @@ class _Call:
         self.boxes = [type(a) is Tensor for a in args]
         self.ctx = Context()
         self.ctx.needs_input_grad = tuple(map(is_tracked, args))
-        self.saved: list[tuple[str, Any]] = []
+        self.saved: dict[str, Any] = {}
 
     def run(self, *vals: Any) -> Any:
         inputs = [Tensor(v) if boxed else v for v, boxed in zip(vals, self.boxes, strict=True)]
         out = self.cls.forward(self.ctx, *inputs)
         outputs = out if isinstance(out, tuple) else (out,)
-        self.saved = [self._place(t, inputs, outputs) for t in self.ctx.saved_tensors]
+        places = {id(t): (group, i) for group, ts in ((0, inputs), (1, outputs)) for i, t in enumerate(ts) if type(t) is Tensor}
+        self.saved = {name: tree.map_leaves(lambda t: _Saved(t, places.get(id(t))), kept) for name, kept in vars(self.ctx).items()}
+        self.ctx = Context()  # lets go of the inputs
         return tuple(map(plain, outputs)) if isinstance(out, tuple) else plain(out)
 
-    @staticmethod
-    def _place(t: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[str, Any]:
-        """Inputs and outputs are remembered by position: the tape holds them, tracked where a second derivative is wanted."""
-        for kind, group in (("input", inputs), ("output", outputs)):
-            for i, other in enumerate(group):
-                if t is other:
-                    return kind, i
-        return "constant", t
-
-    def context(self, y: Any, vals: Sequence[Any]) -> Context:
-        ctx = copy.copy(self.ctx)
-        groups = {"input": vals, "output": y if isinstance(y, tuple) else (y,)}
-        ctx.saved_tensors = tuple(_boxed(groups[kind][i]) if kind in groups else i for kind, i in self.saved)
+    def context(self, y: Any, vals: Sequence[Any], cotangents: Sequence[Any] = ()) -> Context:
+        """The ctx as ``backward`` is to see it: inputs and outputs are the tape's, tracked where another derivative is wanted."""
+        groups = vals, y if isinstance(y, tuple) else (y,)
+        tracked = [v for v in (*groups[0], *groups[1], *cotangents) if is_tracked(v)]
+        ctx = Context()
+        for name, kept in self.saved.items():
+            setattr(ctx, name, tree.map_leaves(lambda s: s.seen_from(groups, tracked), kept))
         return ctx
 
     def pull(self, needs: Sequence[bool], g: Any, y: Any, *vals: Any) -> list[Any]:
-        ctx = self.context(y, vals)
+        ctx = self.context(y, vals, g if isinstance(y, tuple) else [g])
         ctx.needs_input_grad = tuple(needs)
         gs = list(g) if isinstance(y, tuple) else [g]
         if ctx.materialize_grads:
@@ -162,6 +159,20 @@ class _Call:
     def push(self, tangents: Sequence[Any], y: Any, *vals: Any) -> Any:
         out = self.cls.jvp(self.context(y, vals), *[None if t is None else _boxed(t) for t in tangents])  # type: ignore[attr-defined]
         return [_unboxed(t) for t in out] if isinstance(y, tuple) else _unboxed(out)
+
+
+class _Saved:
+    """What ``forward`` left on ctx: an input or output by its place, or anything else as it is."""
+
+    def __init__(self, thing: Any, place: tuple[int, int] | None) -> None:
+        self.thing, self.place = (thing if place is None else None), place
+
+    def seen_from(self, groups: Sequence[Sequence[Any]], tracked: Sequence[Any]) -> Any:
+        if self.place is not None:
+            return _boxed(groups[self.place[0]][self.place[1]])
+        if tracked and type(self.thing) is Tensor and is_inexact(self.thing.dtype):
+            return _intermediate(self.thing, *tracked)  # its own dependence on the inputs is unknown to the tape
+        return self.thing
 
 
 def _boxed(x: Any) -> Any:
@@ -189,8 +200,18 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _refuse(*_: Any, **__: Any) -> Any:
-    raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+def _end(name: str, message: str) -> Op:
+    """An identity whose derivative with respect to everything tracked raises."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(message)
+
+    return Op(name, lambda x, *tracked: x, refuse, refuse)
 
 
-_once = Op("once differentiable", lambda x, *tracked: x, _refuse, _refuse)
+_once = _end("once differentiable", "trying to differentiate twice a function that was marked with @once_differentiable")
+_intermediate = _end(
+    "saved intermediate",
+    "a second derivative would pass through an intermediate that a Function's forward saved, and be wrong without a word: save inputs or outputs "
+    "and recompute it in backward, return it as an output, or, if it does not depend on the inputs, keep its plain array (t.data) on ctx",
+)

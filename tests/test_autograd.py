@@ -261,6 +261,45 @@ def test_once_differentiable():
         gg.hvp(lambda x: gg.sum(Leaves.apply(x)), np.ones(2), np.ones(2))
 
 
+class Sixth(gg.Function):
+    """Saves an intermediate, in an attribute: the first derivative is right, a second would be wrong (PyTorch's issue 76185)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.cube = x * x * x
+        return ctx.cube * ctx.cube
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 6 * ctx.cube ** (5 / 3)
+
+
+def test_a_second_derivative_through_a_saved_intermediate_is_refused():
+    x = leaf(2.0)
+    (g,) = gg.autograd.grad(Sixth.apply(x).sum(), x, create_graph=True)
+    np.testing.assert_allclose(g.data, 6 * 2.0**5)
+    with pytest.raises(RuntimeError, match="intermediate"):
+        g.sum().backward()
+    with pytest.raises(RuntimeError, match="intermediate"):
+        gg.hvp(lambda x: gg.sum(Sixth.apply(x)), x.data, np.ones(1))
+
+
+def test_inputs_kept_as_attributes_are_differentiated_again():
+    class Square(gg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.kept = {"x": x}
+            ctx.mask = x.data > 0
+            return x * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2 * ctx.kept["x"] * ctx.mask
+
+    np.testing.assert_allclose(gg.hvp(lambda x: gg.sum(Square.apply(x)), np.array([1.0, 3.0]), np.ones(2)), [2, 2])
+    np.testing.assert_allclose(gg.hvp(lambda x: gg.sum(Square.apply(x)), np.array([1.0, 3.0]), np.ones(2), mode="reverse-over-reverse"), [2, 2])
+
+
 @pytest.mark.parametrize("given", ["vjp", "jvp", "both"])
 def test_primitive_with_either_rule(given):
     @gg.primitive
