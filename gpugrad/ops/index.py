@@ -43,12 +43,12 @@ def _parse(x: Any, key: Any) -> tuple[list[Any], dict[str, Any]]:
     """
     parts, arrays, unique = [], [], True
     for k in key if isinstance(key, tuple) else (key,):
-        if isinstance(k, (list, tuple, range)):
-            k = np.asarray(k) if len(k) else np.empty(0, np.intp)
-        elif isinstance(k, slice):
+        if type(k) is slice and Tensor in (type(k.start), type(k.stop), type(k.step)):
             k = plain_index(k)
+        elif isinstance(k, (list, tuple, range)):
+            k = np.asarray(k) if len(k) else np.empty(0, np.intp)
         p = plain(k)
-        if not backend.is_array(p):
+        if type(k) in (int, slice) or not backend.is_array(p):
             parts.append(k)
         else:
             unique = unique and (p.dtype.kind == "b" or p.size < 2)
@@ -332,7 +332,7 @@ def take(x: Any, indices: Any, axis: int | None = None, *, mode: str = "raise") 
     length = shape_of(x)[axis]
     if mode not in ("raise", "wrap", "clip"):
         raise ValueError(f"take: got mode={mode!r}, expected 'raise', 'wrap' or 'clip'")
-    if mode != "raise" and not length and math.prod(shape_of(indices)):
+    if mode != "raise" and not length and 0 not in shape_of(indices):
         raise IndexError(f"take: got indices into axis {axis} of shape {shape_of(x)}, which is empty")
     if mode == "wrap":
         indices = ew.remainder(indices, length)
@@ -344,7 +344,7 @@ def take(x: Any, indices: Any, axis: int | None = None, *, mode: str = "raise") 
 def _integers(indices: Any) -> Any:
     """As integers that count, booleans too (which in a key would be a mask)."""
     indices = as_array(indices)
-    if dtype_of(indices).kind not in "biu" and math.prod(shape_of(indices)):
+    if dtype_of(indices).kind not in "biu" and 0 not in shape_of(indices):
         raise IndexError(f"got indices of dtype {dtype_of(indices)}, expected integers: cast them with astype")
     return astype(indices, np.intp, copy=False)
 
@@ -444,4 +444,4 @@ def insert(x: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     values = broadcast_to(values, (*shape_of(x)[:axis], places.size, *shape_of(x)[axis + 1 :]))
     order = np.argsort(np.concatenate([np.arange(length) + 0.5, places]), kind="stable")
     both = concatenate([x, values], axis)
-    return _getitem(both, order, key=along(axis, ARRAY), source=shape_of(both), unique=True)
+    return _getitem(both, namespace(plain(x)).asarray(order), key=along(axis, ARRAY), source=shape_of(both), unique=True)

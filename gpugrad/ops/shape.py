@@ -223,10 +223,8 @@ def concatenate(arrays: Iterable[Any], axis: int | None = 0, *, dtype: Any = Non
     if () in shapes:
         raise ValueError(f"concatenate: got arrays of shapes {shapes}, expected at least one axis; stack joins 0-d arrays")
     axis = normalize_axis_index(axis, len(shapes[0]))
-    if len({(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}) > 1 or len(set(map(len, shapes))) > 1:
-        raise ValueError(
-            f"concatenate: got arrays of shapes {shapes}, expected the same lengths but along axis {axis}; see broadcast_to, reshape and expand_dims"
-        )
+    if any(len(shape) != len(shapes[0]) for shape in shapes):
+        raise ValueError(f"concatenate: got arrays of shapes {shapes}, expected as many axes of each; see reshape and expand_dims")
     return _concatenate(*xs, axis=axis, lengths=tuple([shape[axis] for shape in shapes]))
 
 
@@ -442,7 +440,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     axis = normalize_axis_index(axis, len(shape))
     repeats = np.asarray(backend.to_device(plain(repeats), "cpu"))
     if repeats.size != 1:
-        return x[along(axis, np.repeat(np.arange(shape[axis]), repeats))]
+        return x[along(axis, namespace(plain(x)).asarray(np.repeat(np.arange(shape[axis]), repeats)))]
     times = int(repeats.item())
     x = broadcast_to(expand_dims(x, axis + 1), (*shape[: axis + 1], times, *shape[axis + 1 :]))
     return reshape(x, (*shape[:axis], shape[axis] * times, *shape[axis + 1 :]))

@@ -1,5 +1,7 @@
 """Indexing against NumPy's, its derivatives to second order, functional updates, the sums that a GPU uses, and what went wrong elsewhere."""
 
+import types
+
 import numpy as np
 import pytest
 from test_shape import check, complex_adjoint
@@ -104,7 +106,7 @@ def test_random_keys():
         np.testing.assert_array_equal(gg.getitem(x, key), y)
         expected = np.zeros_like(x)
         np.add.at(expected, key, y)
-        np.testing.assert_allclose(gg.vjp(lambda v: gg.getitem(v, key), x)[1](np.asarray(y))[0], expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(gg.vjp(lambda v, key=key: gg.getitem(v, key), x)[1](np.asarray(y))[0], expected, rtol=1e-12, atol=1e-14)
         check_gpu_path(x, key)
         changed = x.copy()
         v = RNG.normal(size=y.shape)
@@ -124,6 +126,21 @@ def check_gpu_path(x, key):
     expected = np.zeros_like(x)
     np.add.at(expected, key, g)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_scatter_add_as_on_a_gpu(key, dtype, monkeypatch):
+    """With another namespace than NumPy itself the same operation takes the way of the segment sums."""
+    monkeypatch.setattr(index, "namespace", lambda _: types.SimpleNamespace(**vars(np)))
+    x = np.zeros((3, 4, 5), dtype)
+    g = RNG.normal(size=np.shape(x[key])).astype(dtype)
+    expected = x.astype(float)
+    np.add.at(expected, key, g)
+    arrays, params = index._parse(x, key)
+    y = index._scatter_add(g, *arrays, **params)
+    assert y.dtype == dtype and y.shape == x.shape
+    np.testing.assert_allclose(y, expected, rtol=1e-3 if dtype is np.float16 else 1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("n, count, width", [(0, 3, 2), (1, 3, 2), (2, 1, 1), (7, 3, 0), (64, 1, 3), (65, 4, 1), (1000, 7, 2), (100, 1000, 1)])
