@@ -95,7 +95,7 @@ class Methods:
     def __iter__(self) -> Iterator[Tensor]:
         if not self.ndim:
             raise TypeError("iteration over a 0-d tensor")
-        return iter([self[i] for i in range(self.shape[0])])
+        return iter(shape.unstack(self))
 
     def __repr__(self) -> str:
         body = np.array2string(backend.to_device(self.data, "cpu"), separator=", ", prefix="tensor(", threshold=200)

@@ -238,13 +238,8 @@ class Op:
         mode = kin.mode
         if mode is FORWARD:
             return Tensor(y, Forward(level, expand_to(self.push([p and p.tangent for p in parents], y, vals, params), y)))
-        if mode is RECORD:
-            node = Recorded(self, vals, y, params, parents, level, y.shape, y.dtype)
-        else:
-            unread, keeps_y = self._unread(parents)
-            for i in unread:
-                vals[i] = None
-            node = Reverse(self, vals, y if keeps_y else None, params, parents, level, y.shape, y.dtype)
+        record = Recorded if mode is RECORD else self._reverse
+        node = record(self, vals, y, params, parents, level, y.shape, y.dtype)
         if observer is not None:
             observer.recorded(node)
         return Tensor(y, node)
@@ -269,11 +264,22 @@ class Op:
         if kin.mode is FORWARD:
             tangents = self.push([p and p.tangent for p in parents], ys, vals, params)
             return tuple(Tensor(y, None if t is None else Forward(level, expand_to(t, y))) for y, t in zip(ys, tangents, strict=True))
-        record, pick = (Recorded, RecordedPick) if kin.mode is RECORD else (Reverse, Pick)
-        call = record(self, vals, ys, params, parents, level, None, None)
+        if kin.mode is RECORD:
+            call, pick = Recorded(self, vals, ys, params, parents, level, None, None), RecordedPick
+        else:
+            call, pick = self._reverse(vals, ys, params, parents, level, None, None), Pick
         if observer is not None:
             observer.recorded(call)
         return tuple(Tensor(y, pick(call, i, y) if is_inexact(y.dtype) else None) for i, y in enumerate(ys))
+
+    def _reverse(self, vals: list[Value], y: Value, params: dict[str, Any], parents: Sequence[Any], level: int, shape: Any, dtype: Any) -> Reverse:
+        """A node that keeps what the rules of the tracked arguments read."""
+        unread, keeps_y = self._unread(parents)
+        for i in unread:
+            vals[i] = None
+        if not keeps_y:
+            y = (None,) * len(y) if type(y) is tuple else None
+        return Reverse(self, vals, y, params, parents, level, shape, dtype)
 
     def _unread(self, parents: Sequence[Any]) -> tuple[tuple[int, ...], bool]:
         """Which values no rule of a tracked argument reads, and whether one reads y."""
@@ -525,7 +531,7 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
             check_versions(node)
         if create_graph:
             vals = [v if p is None else Tensor(v, p) for v, p in zip(vals, parents)]
-            y = tuple(Tensor(v, Pick(node, i, v)) for i, v in enumerate(y)) if type(y) is tuple else Tensor(y, node)
+            y = tuple(v if v is None else Tensor(v, Pick(node, i, v)) for i, v in enumerate(y)) if type(y) is tuple else Tensor(y, node)
         if free:
             node.vals = node.y = None
             node.parents = ()

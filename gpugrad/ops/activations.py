@@ -20,6 +20,11 @@ from gpugrad.ops.fit import zeros_like
 from gpugrad.ops.rules import Sample, elementwise, general
 from gpugrad.tape import is_inexact
 
+__all__ = [
+    "elu", "gelu", "hardtanh", "leaky_relu", "log_sigmoid", "log_softmax", "logsigmoid", "relu", "relu6", "selu", "sigmoid", "silu", "softmax",
+    "softplus",
+]  # fmt: skip
+
 Axis = int | tuple[int, ...] | None
 
 

@@ -18,6 +18,17 @@ from gpugrad.ops.fit import add, dtype_of, zeros_like
 from gpugrad.ops.rules import Sample, constant, elementwise, general
 from gpugrad.tape import Tensor
 
+__all__ = [
+    "abs", "absolute", "acos", "acosh", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "around",
+    "array_equal", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_or", "bitwise_xor", "cbrt", "ceil", "clip", "conj", "conjugate",
+    "copysign", "cos", "cosh", "deg2rad", "degrees", "divide", "equal", "exp", "exp2", "expm1", "fabs", "fix", "float_power", "floor", "floor_divide",
+    "fmax", "fmin", "fmod", "greater", "greater_equal", "heaviside", "hypot", "imag", "invert", "isclose", "iscomplex", "isfinite", "isinf", "isnan",
+    "isneginf", "isposinf", "isreal", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply", "nan_to_num", "negative", "nonzero", "not_equal", "positive",
+    "pow", "power", "rad2deg", "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "sign", "signbit", "sin", "sinc", "sinh",
+    "sqrt", "square", "strong_divide", "strong_multiply", "subtract", "tan", "tanh", "true_divide", "trunc", "where",
+]  # fmt: skip
+
 POSITIVE, UNIT = (0.3, 3.0), (-0.9, 0.9)
 
 # ---------------------------------------------------------------------------------- a product in which zero wins
@@ -25,7 +36,7 @@ POSITIVE, UNIT = (0.3, 3.0), (-0.9, 0.9)
 
 def _zero_wins(d: Any, product: Any) -> Any:
     xp = namespace(product)
-    if xp is np and math.isfinite(abs(np.add.reduce(product, axis=None))):
+    if xp is np and np.isfinite(np.add.reduce(product, axis=None)):
         return product  # nothing to repair, found at a third of a pass; on a GPU the question would cost a synchronisation
     return xp.where(xp.equal(d, 0), xp.zeros((), product.dtype), product)
 
@@ -176,7 +187,7 @@ floor, ceil, trunc, rint, sign_real = (
     elementwise(name, getattr(np, ufunc), lambda d, _y, _x: zeros_like(d), domain=(0.1, 0.4))
     for name, ufunc in (("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc"), ("rint", "rint"), ("sign_real", "sign"))
 )
-around = constant("around", lambda x, *, decimals=0: namespace(x).around(x, decimals), samples=[Sample((3,), decimals=1)])
+round = around = constant("around", lambda x, *, decimals=0: namespace(x).around(x, decimals), samples=[Sample((3,), decimals=1)])
 heaviside = elementwise("heaviside", lambda x, h: namespace(x).heaviside(x, h), lambda d, _y, _x, _h: zeros_like(d), lambda d, _y, x, _h: where(equal(x, 0), d, 0.0), domain=(0.1, 2.0))
 
 

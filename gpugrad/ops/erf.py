@@ -17,6 +17,10 @@ from gpugrad.backend import namespace
 from gpugrad.ops.elementwise import exp, strong_multiply
 from gpugrad.ops.rules import elementwise
 
+__all__ = [
+    "erf", "erfc", "erfinv",
+]  # fmt: skip
+
 # Cody's coefficients of numerator and denominator, highest power first, in x^2, in |x| and in 1/x^2
 _SMALL = (
     (1.85777706184603153e-1, 3.16112374387056560e00, 1.13864154151050156e02, 3.77485237685302021e02, 3.20937758913846947e03),

@@ -11,6 +11,10 @@ from gpugrad.backend import namespace
 from gpugrad.ops.rules import REALS, Sample, elementwise, linear
 from gpugrad.tape import Tensor, plain
 
+__all__ = [
+    "add", "astype", "broadcast_to", "empty_like", "full_like", "ones_like", "zeros_like",
+]  # fmt: skip
+
 Shape = tuple[int, ...]
 
 
@@ -62,8 +66,8 @@ def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
 def _sum_to(x: Any, *, shape: Shape, source: Shape) -> Any:
     lead = len(source) - len(shape)
     axes = (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and source[i + lead] != 1))
-    wide = np.dtype(np.float32) if dtype_of(x).itemsize == 2 else None  # 16-bit floats accumulate in float32
-    return x.sum(axis=axes, dtype=wide).astype(dtype_of(x), copy=False).reshape(shape)
+    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype  # 16-bit floats accumulate in float32
+    return x.sum(axis=axes, dtype=wide).astype(x.dtype, copy=False).reshape(shape)
 
 
 _broadcast = linear(
