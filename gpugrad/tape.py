@@ -238,8 +238,10 @@ class Op:
         mode = kin.mode
         if mode is FORWARD:
             return Tensor(y, Forward(level, expand_to(self.push([p and p.tangent for p in parents], y, vals, params), y)))
-        record = Recorded if mode is RECORD else self._reverse
-        node = record(self, vals, y, params, parents, level, y.shape, y.dtype)
+        if mode is RECORD:
+            node: Reverse = Recorded(self, vals, y, params, parents, level, y.shape, y.dtype)
+        else:
+            node = self._reverse(vals, y, params, parents, level, y.shape, y.dtype)
         if observer is not None:
             observer.recorded(node)
         return Tensor(y, node)
@@ -264,6 +266,7 @@ class Op:
         if kin.mode is FORWARD:
             tangents = self.push([p and p.tangent for p in parents], ys, vals, params)
             return tuple(Tensor(y, None if t is None else Forward(level, expand_to(t, y))) for y, t in zip(ys, tangents, strict=True))
+        call: Reverse
         if kin.mode is RECORD:
             call, pick = Recorded(self, vals, ys, params, parents, level, None, None), RecordedPick
         else:
