@@ -170,8 +170,8 @@ def _boxed(g: Any) -> Tensor:
 def _accumulate(node: Any, g: Any, create_graph: bool) -> None:
     if not isinstance(node, Leaf):  # a non-leaf named in inputs=
         notes = node.notes = node.notes or {}
-        if not notes.get("retains"):
-            notes["grad"] = _boxed(g) if notes.get("grad") is None else add(notes["grad"], g)
+        if "retained" not in notes:  # else the walk has done it
+            notes["retained"] = _boxed(g)
         return
     if node.grad is None:
         node.grad = _boxed(g)

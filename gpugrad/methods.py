@@ -254,7 +254,7 @@ class Methods:
         node = self.node
         if isinstance(node, Leaf):
             return node.grad
-        return None if node is None or not getattr(node, "notes", None) else node.notes.get("grad")
+        return (getattr(node, "notes", None) or {}).get("retained")
 
     @grad.setter
     def grad(self, value: Any) -> None:
@@ -267,8 +267,8 @@ class Methods:
             node.grad = value
         elif value is not None:
             raise RuntimeError("only a leaf Tensor that requires grad holds a .grad: call .requires_grad_() on it, or .retain_grad() on a result")
-        elif node is not None and node.notes:
-            node.notes.pop("grad", None)
+        elif node is not None and node.notes and "retained" in node.notes:
+            node.notes["retained"] = None
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Track (or stop tracking) derivatives with respect to this leaf, in place."""
@@ -301,16 +301,9 @@ class Methods:
         """Keep the gradient of this non-leaf Tensor in ``.grad`` too."""
         if self.node is None or self.node.mode is tape.FORWARD:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
-        if self.is_leaf or (self.node.notes and self.node.notes.get("retains")):
-            return
-        notes = self.node.notes = self.node.notes or {}
-        notes["retains"] = True
-
-        def keep(g: Tensor) -> None:
-            notes["grad"] = g if notes.get("grad") is None else add(notes["grad"], g)
-
-        hooks = notes.setdefault("hooks", {})
-        hooks[object()] = keep
+        if not self.is_leaf:
+            self.node.notes = self.node.notes or {}
+            self.node.notes.setdefault("retained", None)
 
     # ------------------------------------------------------------------ in place: only where no derivative can be lost
 
@@ -419,11 +412,12 @@ class Hook:
         if node.notes is None:
             node.notes = {}
         self.hooks = node.notes.setdefault("hooks", {})
-        self.hooks[self] = hook
+        self.key = tape.next_order()
+        self.hooks[self.key] = hook
 
     def remove(self) -> None:
         """Do not call it any more."""
-        self.hooks.pop(self, None)
+        self.hooks.pop(self.key, None)
 
 
 def _reflected(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -601,6 +601,9 @@ def _run_hooks(node: Any, g: Value) -> Value:
         new = hook(shown)
         if new is not None:
             g = new if shown is g else plain(new)
+    if "retained" in node.notes:
+        have = node.notes["retained"]
+        node.notes["retained"] = box(g) if have is None else add(have, box(g))
     return g
 
 
@@ -625,7 +628,10 @@ def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any
             t = ts[0][node.index]  # type: ignore[index]
             if t is not None:
                 known[node] = expand_to(t, node)
-        elif type(node.y) is tuple:
+            continue
+        if mutated:
+            check_versions(node)
+        if type(node.y) is tuple:
             known[node] = node.op.push(ts, node.y, node.vals, node.params)
         else:
             known[node] = expand_to(node.op.push(ts, node.y, node.vals, node.params), node)

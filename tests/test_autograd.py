@@ -118,6 +118,16 @@ def test_a_training_loop_that_writes_into_data():
     np.testing.assert_allclose(w.data, 3.0)
 
 
+def test_inputs_may_be_results():
+    x = leaf(2.0)
+    y = x * x
+    (y * 3).sum().backward(inputs=[y], retain_graph=True)
+    assert y.grad.item() == 3 and x.grad is None
+    y.grad = None
+    (y * 3).sum().backward(inputs=[y])
+    assert y.grad.item() == 3
+
+
 def test_detach_clone_copy_pickle():
     x = leaf(1.0, 2.0)
     d = x.detach()

@@ -16,7 +16,7 @@ import numpy as np
 from gpugrad.backend import namespace
 from gpugrad.ops.fit import add, dtype_of, zeros_like
 from gpugrad.ops.rules import Sample, constant, elementwise, general
-from gpugrad.tape import Tensor
+from gpugrad.tape import Tensor, plain
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "around",
@@ -237,7 +237,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     """``x`` where ``condition``, else ``y``; with ``condition`` alone its nonzero indices. See :func:`numpy.where`."""
     if x is None and y is None:
         return nonzero(condition)
-    return where_op(condition if hasattr(condition, "shape") else np.asarray(condition), x, y)
+    return where_op(Tensor(plain(condition)) if type(condition) is Tensor else condition if hasattr(condition, "shape") else np.asarray(condition), x, y)
 
 
 def _larger(d: Any, y: Any, this: Any, other: Any) -> Any:
