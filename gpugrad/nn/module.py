@@ -1,0 +1,240 @@
+"""Module: what has parameters. There is no registry: what a module holds is found among its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpugrad import backend, tape, tree
+from gpugrad.autograd import no_grad
+from gpugrad.creation import get_default_dtype, tensor
+from gpugrad.tape import Tensor, is_inexact
+
+M = TypeVar("M", bound="Module")
+
+
+def Parameter(data: Any, requires_grad: bool = True, *, dtype: Any = None, device: str | None = None) -> Tensor:  # noqa: N802
+    """A leaf Tensor that requires grad, holding a copy of ``data``: as an attribute of a :class:`Module` it is one of its parameters."""
+    return tensor(data, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def factory(device: str | None, dtype: Any) -> dict[str, Any]:
+    """Where and as what a layer makes its parameters; the dtype is :func:`gpugrad.get_default_dtype` unless it is given."""
+    return {"device": device, "dtype": np.dtype(get_default_dtype() if dtype is None else dtype)}
+
+
+class Module:
+    """A function with parameters. Subclasses set attributes in ``__init__`` and define ``forward``::
+
+        class Net(nn.Module):
+            def __init__(self):
+                self.hidden, self.out = nn.Linear(64, 128), nn.Linear(128, 10)
+
+            def forward(self, x):
+                return self.out(gg.relu(self.hidden(x)))
+
+    A leaf Tensor that requires grad is a *parameter*; one that does not is a *buffer* (running statistics, a frozen weight), unless its name starts with
+    an underscore. Both are found in attributes, in modules that are attributes, and in lists, tuples and dicts of them; what is found twice counts once,
+    under its first name. A name is a path, as in ``hidden.weight`` or ``layers.0.bias``.
+    """
+
+    training: bool = True
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """The module's function; called by ``module(...)``."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(self, ...)")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
+
+    # ------------------------------------------------------------------ what it holds
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """(path, module) of this module and all inside it; this one's path is empty."""
+        return ((path, thing) for path, thing in _walk(self) if isinstance(thing, Module))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all inside it."""
+        return (m for _, m in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(path, parameter) of every leaf Tensor that requires grad."""
+        return ((path, t) for path, t in self._named_tensors() if t.requires_grad)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Every leaf Tensor that requires grad."""
+        return (t for _, t in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """(path, buffer) of every Tensor that does not require grad."""
+        return ((path, t) for path, t in self._named_tensors() if not t.requires_grad)
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Every Tensor that does not require grad."""
+        return (t for _, t in self.named_buffers())
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for path, t in _walk(self):
+            if type(t) is Tensor and t.is_leaf and (t.requires_grad or not path.rpartition(".")[2].startswith("_")):
+                yield path, t
+
+    # ------------------------------------------------------------------ saving and loading
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by path: untracked Tensors that share the module's memory. Write them to a file with :func:`gpugrad.io.save`."""
+        return {path: t.detach() for path, t in self._named_tensors()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, *, from_torch: bool = False) -> None:
+        """Copy values in, cast to the module's dtypes and moved to its devices.
+
+        Args:
+            state: arrays or Tensors by path.
+            strict: every path must be there, and no other; otherwise those that are missing or unknown are passed over.
+            from_torch: the weights of :class:`Linear` come as PyTorch stores them, (out, in), and are transposed.
+
+        Raises:
+            RuntimeError: paths or shapes do not fit. All of them are named, and nothing has been changed.
+        """
+        own = dict(self._named_tensors())
+        values = {path: backend.asarray(tape.plain(v)) for path, v in state.items() if path in own}
+        if from_torch:
+            values = {path: v.T if path in _linear_weights(self) else v for path, v in values.items()}
+        problems = [f"{path}: got shape {v.shape}, expected {own[path].shape}" for path, v in values.items() if v.shape != own[path].shape]
+        if strict:
+            problems += [f"{path}: missing, expected shape {t.shape}" for path, t in own.items() if path not in state]
+            problems += [f"{path}: unexpected, there is no such parameter or buffer" for path in state if path not in own]
+        if problems:
+            raise RuntimeError(f"error(s) in loading state_dict for {type(self).__name__}:\n  " + "\n  ".join(problems))
+        with no_grad():
+            for path, v in values.items():
+                own[path].copy_(v)
+
+    # ------------------------------------------------------------------ changing all at once
+
+    def to(self: M, *args: Any, device: str | None = None, dtype: Any = None) -> M:
+        """Move parameters and buffers to a device, cast those of floating dtype, or both: ``m.to("cuda")``, ``m.to(np.float64)``. In place; returns the module."""
+        for a in args:
+            if isinstance(a, str) and (a in ("cpu", "auto") or a.startswith("cuda")):
+                device = a
+            elif a is not None:
+                dtype = a
+        for _, t in self._named_tensors():
+            grad, t.grad = (t.grad, None) if t.requires_grad else (None, t.grad)
+            t.data = _converted(t.data, device, dtype)
+            if grad is not None:
+                t.grad = Tensor(_converted(grad.data, device, dtype))
+        return self
+
+    def cpu(self: M) -> M:
+        """Move to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self: M) -> M:
+        """Move to the current GPU."""
+        return self.to("cuda")
+
+    def train(self: M, mode: bool = True) -> M:
+        """Set ``training`` here and in all modules inside: layers such as dropout act differently in training."""
+        for m in self.modules():
+            m.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """``train(False)``."""
+        return self.train(False)
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Thaw or freeze: parameters that do not require grad are buffers from then on, so that ``requires_grad_(True)`` makes every buffer of floating dtype a parameter."""
+        for _, t in list(self._named_tensors()):
+            if is_inexact(t.dtype):
+                t.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or fill them with zeros."""
+        for p in self.parameters():
+            clear_grad(p, set_to_none)
+
+    # ------------------------------------------------------------------ what it looks like
+
+    def extra_repr(self) -> str:
+        """What stands between the brackets of the representation."""
+        return ""
+
+    def __repr__(self) -> str:
+        name, count = type(self).__name__, sum(p.size for p in self.parameters())
+        note = f"  # {count:,} parameter{'' if count == 1 else 's'}" if count else ""
+        children = [(path, m) for path, m in self.named_modules() if path and not any(path.startswith(f"{other}.") for other, _ in self.named_modules() if other)]
+        if not children:
+            return f"{name}({self.extra_repr()}){note}"
+        lines = [f"({path}): {m!r}".replace("\n", "\n  ") for path, m in children]
+        return "\n  ".join([f"{name}({self.extra_repr()}", *lines]) + f"\n){note}"
+
+
+def _walk(thing: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """(path, thing) of every Module and Tensor in a module or container, each once, a module before what is in it."""
+    seen = set() if seen is None else seen
+    if not isinstance(thing, (Module, Tensor, dict, list, tuple)) or id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, (Module, Tensor)):
+        yield path, thing
+        if type(thing) is Tensor:
+            return
+    items = vars(thing) if isinstance(thing, Module) else thing if isinstance(thing, dict) else dict(enumerate(thing))
+    for key, value in items.items():
+        yield from _walk(value, f"{path}.{key}" if path else str(key), seen)
+
+
+def _linear_weights(module: Module) -> set[str]:
+    from gpugrad.nn.layers import Linear
+
+    return {f"{path}.weight".lstrip(".") for path, m in module.named_modules() if isinstance(m, Linear)}
+
+
+def _converted(array: Any, device: str | None, dtype: Any) -> Any:
+    if device is not None:
+        array = backend.to_device(array, device)
+    return array if dtype is None or not is_inexact(array.dtype) else array.astype(dtype, copy=False)
+
+
+def clear_grad(p: Tensor, set_to_none: bool) -> None:
+    """Forget the gradient of ``p``, or fill it with zeros."""
+    if set_to_none or p.grad is None:
+        p.grad = None
+    else:
+        with no_grad():
+            p.grad.detach().zero_()
+
+
+def functional_call(module: Module, params: Mapping[str, Any], *inputs: Any, **options: Any) -> Any:
+    """``module(*inputs)`` with other parameters, given by path, so that a module can be differentiated as a function of them::
+
+        params = dict(module.named_parameters())
+        gg.grad(lambda p: loss(nn.functional_call(module, p, x), y))(params)
+
+    Parameters that are not given keep their values. The module is not changed; it must not be used by another thread meanwhile.
+
+    Raises:
+        KeyError: a path that the module does not have.
+        ValueError: a shape does not fit.
+    """
+    own = dict(module._named_tensors())
+    given = {path: v if type(v) is Tensor else Tensor(backend.asarray(v)) for path, v in params.items()}
+    for path, v in given.items():
+        if path not in own:
+            raise KeyError(f"functional_call: {type(module).__name__} has no parameter or buffer {path!r}; it has {', '.join(own) or 'none'}")
+        if v.shape != own[path].shape:
+            raise ValueError(f"functional_call: {path} got shape {v.shape}, expected {own[path].shape}")
+    kept = [(own[path], own[path].value, own[path].node) for path in given]
+    try:
+        for path, v in given.items():
+            own[path].value, own[path].node = v.value, v.node
+        y = module(*inputs, **options)
+        swapped = {id(t) for t, _, _ in kept}
+        return tree.map_leaves(lambda t: Tensor(t.value, t.node) if id(t) in swapped else t, y)
+    finally:
+        for t, value, node in kept:
+            t.value, t.node = value, node
