@@ -284,7 +284,7 @@ class Methods:
             self.node = Leaf(tape.state.leaf_level, self.value)
         return self  # type: ignore[return-value]
 
-    def backward(self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None) -> None:
+    def backward(self: Any, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None) -> None:
         """Accumulate into ``.grad`` of the leaves; see :func:`gpugrad.autograd.backward`."""
         from gpugrad import autograd
 
@@ -424,11 +424,11 @@ def _reflected(f: Callable[..., Any]) -> Callable[..., Any]:
     return lambda b, a: f(a, b)
 
 
-_BINARY = {
+_BINARY: dict[str, Callable[..., Any]] = {
     "add": add, "sub": ew.subtract, "mul": ew.multiply, "truediv": ew.divide, "floordiv": ew.floor_divide, "mod": ew.remainder, "pow": ew.power,
     "matmul": linalg.matmul, "and": ew.bitwise_and, "or": ew.bitwise_or, "xor": ew.bitwise_xor, "lshift": ew.left_shift, "rshift": ew.right_shift,
 }  # fmt: skip
-_COMPARISONS = {"eq": ew.equal, "ne": ew.not_equal, "lt": ew.less, "le": ew.less_equal, "gt": ew.greater, "ge": ew.greater_equal}
+_COMPARISONS: dict[str, Callable[..., Any]] = {"eq": ew.equal, "ne": ew.not_equal, "lt": ew.less, "le": ew.less_equal, "gt": ew.greater, "ge": ew.greater_equal}
 _METHODS: dict[str, Callable[..., Any]] = {
     "abs": ew.absolute, "conj": ew.conj, "conjugate": ew.conj, "clip": ew.clip, "exp": ew.exp, "log": ew.log, "sqrt": ew.sqrt, "tanh": ew.tanh, "sin": ew.sin, "cos": ew.cos,
     "square": ew.square, "round": ew.around,

@@ -182,7 +182,7 @@ class Op:
         vjp: Sequence[Rule | None] | Rule | None = None,
         jvp: Sequence[Rule | None] | Rule | None = None,
         *,
-        samples: Callable[..., Iterable[Any]] | None = None,
+        samples: Iterable[Any] | None = None,
         batch: Rule | None = None,
         doc: str | None = None,
     ) -> None:
@@ -198,8 +198,8 @@ class Op:
         """Set the rules; either of them may be left out."""
         vjp, jvp = _one_per_argument(self, "vjp", vjp), _one_per_argument(self, "jvp", jvp)
         self.states_vjp, self.states_jvp = vjp is not None, jvp is not None
-        self.vjp = vjp if vjp is not None or jvp is None else _vjp_from_jvp(self)
-        self.jvp = jvp if jvp is not None or vjp is None else _jvp_from_vjp(self)
+        self.vjp: Any = vjp if vjp is not None or jvp is None else _vjp_from_jvp(self)
+        self.jvp: Any = jvp if jvp is not None or vjp is None else _jvp_from_vjp(self)
         self._unread_if: dict[tuple[bool, ...], tuple[tuple[int, ...], bool]] = {}
 
     def __repr__(self) -> str:
@@ -239,12 +239,12 @@ class Op:
         if mode is FORWARD:
             return Tensor(y, Forward(level, expand_to(self.push([p and p.tangent for p in parents], y, vals, params), y)))
         if mode is RECORD:
-            node: Reverse = Recorded(self, vals, y, params, parents, level, y.shape, y.dtype)
+            call: Reverse = Recorded(self, vals, y, params, parents, level, y.shape, y.dtype)
         else:
-            node = self._reverse(vals, y, params, parents, level, y.shape, y.dtype)
+            call = self._reverse(vals, y, params, parents, level, y.shape, y.dtype)
         if observer is not None:
-            observer.recorded(node)
-        return Tensor(y, node)
+            observer.recorded(call)
+        return Tensor(y, call)
 
     def compute(self, args: Sequence[Any], params: dict[str, Any]) -> Any:
         """The value, of plain arrays: where everything the library computes comes past."""
@@ -266,9 +266,9 @@ class Op:
         if kin.mode is FORWARD:
             tangents = self.push([p and p.tangent for p in parents], ys, vals, params)
             return tuple(Tensor(y, None if t is None else Forward(level, expand_to(t, y))) for y, t in zip(ys, tangents, strict=True))
-        call: Reverse
         if kin.mode is RECORD:
-            call, pick = Recorded(self, vals, ys, params, parents, level, None, None), RecordedPick
+            call: Reverse = Recorded(self, vals, ys, params, parents, level, None, None)
+            pick: type[Pick] = RecordedPick
         else:
             call, pick = self._reverse(vals, ys, params, parents, level, None, None), Pick
         if observer is not None:
@@ -430,7 +430,8 @@ def _jvp_from_vjp(op: Op) -> Rule:
             gs = [Tensor(zeros_like(o), leaf) for o, leaf in zip(ys, leaves, strict=True)]
             node = Reverse(op, list(vals), y, params, [], level, None, None)
             pulled = op.pull(node, tangents, gs if several else gs[0], y, list(vals))
-        grads = pull_back([(p.node, expand_to(t, p.node)) for t, p in zip(tangents, pulled, strict=True) if is_tracked(p) and p.node.level == level])
+        seeds = [(node, expand_to(t, node)) for t, p in zip(tangents, pulled, strict=True) if (node := node_at(level, p)) is not None]
+        grads = pull_back(seeds)
         out = [grads.get(leaf) for leaf in leaves]
         out = [zeros_like(o) if t is None else t for o, t in zip(ys, out, strict=True)]
         return out if several else out[0]
@@ -447,7 +448,7 @@ def _vjp_from_jvp(op: Op) -> Rule:
             tangents = [leaf and Tensor(zeros_like(v), leaf) for leaf, v in zip(leaves, vals, strict=True)]
             out = op.push(tangents, y, vals, params)
         pairs = zip(out, g, strict=True) if type(y) is tuple else [(out, g)]
-        grads = pull_back([(o.node, reduce_to(h, o.node)) for o, h in pairs if h is not None and is_tracked(o) and o.node.level == level])
+        grads = pull_back([(node, reduce_to(h, node)) for o, h in pairs if h is not None and (node := node_at(level, o)) is not None])
         return [None if leaf is None else grads.get(leaf) for leaf in leaves]
 
     return vjp
@@ -658,6 +659,11 @@ def is_tracked(x: Any) -> bool:
     return type(x) is Tensor and x.node is not None
 
 
+def node_at(level: int, x: Any) -> Any:
+    """The node of x if x is tracked at ``level``, else None."""
+    return x.node if type(x) is Tensor and x.node is not None and x.node.level == level else None
+
+
 def plain(x: Any) -> Any:
     """The plain array at the bottom."""
     while type(x) is Tensor:
@@ -707,7 +713,7 @@ def mark_mutated(array: Any) -> None:
 
 
 def check_versions(node: Reverse) -> None:
-    saved = node.vals if type(node.y) is tuple else [*node.vals, node.y]  # type: ignore[misc]
+    saved = node.vals if type(node.y) is tuple else [*node.vals, node.y]
     for v in saved:
         array = plain(v)
         if hasattr(array, "base") and mutated.get(id(root(array)), 1) < node.order:

@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from gpugrad import backend, tape, tree
 from gpugrad.ops.fit import dtype_of, ones_like, shape_of, zeros_like
-from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, is_tracked, new_level, plain, pull_back, push_forward, unbox
+from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, is_tracked, new_level, node_at, plain, pull_back, push_forward, unbox
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -162,8 +162,7 @@ class _Reverse:
             out = f(*tree.unflatten(self.inputs, [Tensor(x, leaf) for x, leaf in self.boxes]))
         y, aux = _split_aux(out, has_aux)
         outputs, self.structure = tree.flatten(y)
-        outputs = [_strip_above(o, level) for o in outputs]
-        self.nodes = [o.node if is_tracked(o) and o.node.level == level else None for o in outputs]
+        self.nodes = [node_at(level, _strip_above(o, level)) for o in outputs]
         self.values = [unbox(o, level) for o in outputs]
         self.y = tree.unflatten(self.structure, self.values)
         self.aux = tree.map_leaves(lambda o: unbox(o, level), aux)
@@ -237,9 +236,9 @@ def _like(t: Any, x: Any, what: str) -> Any:
 
 
 def _tangent(o: Any, level: int) -> Any:
-    o = _strip_above(o, level)
-    if is_tracked(o) and o.node.level == level:
-        return o.node.tangent
+    node = node_at(level, _strip_above(o, level))
+    if node is not None:
+        return node.tangent
     inexact = tape.is_inexact(dtype_of(o))
     return zeros_like(unbox(o, level), None if inexact else np.float64)
 

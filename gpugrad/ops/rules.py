@@ -53,7 +53,7 @@ def elementwise(name: str, f: Callable[..., Any], *partials: Rule, domain: Domai
         if arity == 2:
             samples += [Sample((3, 1), (4,), domain=domain), Sample((2, 3), 1.5, domain=domain), Sample(1.5, (2, 3), domain=domain)]
     op = register(Op(name, f, partials, partials, samples=samples, doc=doc or f"``{name}`` of each element; see :func:`numpy.{name}`."))
-    return {1: unary, 2: binary}[arity](op) if arity < 3 else op
+    return unary(op) if arity == 1 else binary(op) if arity == 2 else op
 
 
 def linear(name: str, f: Callable[..., Any], transpose: Callable[..., Any], *, samples: Iterable[Sample], doc: str | None = None) -> Op:
