@@ -23,6 +23,8 @@ from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, diagonal, reshape, transpose
 from gpugrad.tape import Op
 
+__all__ = ["einsum"]
+
 Labelled = tuple[Any, str]  # an array and a subscript for each of its axes
 
 # ---- the product of two operands

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from gpugrad.backend import namespace
-from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, strong_multiply, where
+from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
 from gpugrad.ops.fit import Shape, astype, dtype_of
 from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, restored, sum
@@ -24,10 +24,7 @@ from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
 from gpugrad.tape import Op, binary, is_inexact, is_tracked, plain
 
-__all__ = [
-    "cholesky", "cross", "det", "dot", "inner", "inv", "kron", "matmul", "matrix_norm", "matrix_power", "multi_dot", "norm", "outer", "slogdet", "solve",
-    "tensordot", "trace", "vdot", "vecdot", "vector_norm",
-]  # fmt: skip
+__all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "tensordot", "trace", "vdot", "vecdot"]  # gg.linalg has these and the rest
 
 # ---- matmul: dA = G B', dB = A' G
 
@@ -148,13 +145,15 @@ def kron(a: Any, b: Any) -> Any:
     return reshape(blocks, [i * j for i, j in zip(m, n, strict=True)])
 
 
-def cross(a: Any, b: Any, axis: int = -1) -> Any:
-    """The vector product of vectors of 3 elements along ``axis``; see :func:`numpy.linalg.cross`."""
-    a, b = moveaxis(a, axis, -1), moveaxis(b, axis, -1)
+def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
+    """The vector product of vectors of 3 elements along the given axes; see :func:`numpy.cross`."""
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = moveaxis(as_array(a), axisa, -1), moveaxis(as_array(b), axisb, -1)
     if a.shape[-1] != 3 or b.shape[-1] != 3:
         raise ValueError(f"cross: got vectors of {a.shape[-1]} and {b.shape[-1]} elements, expected 3")
     ahead, behind = [1, 2, 0], [2, 0, 1]
-    return moveaxis(a[..., ahead] * b[..., behind] - a[..., behind] * b[..., ahead], -1, axis)
+    return moveaxis(a[..., ahead] * b[..., behind] - a[..., behind] * b[..., ahead], -1, axisc)
 
 
 def multi_dot(arrays: Sequence[Any]) -> Any:
@@ -210,10 +209,11 @@ def _scaled(a: Any, p: float, axis: tuple[int, ...]) -> Any:
 
 def _direction(x: Any, y: Any, p: float) -> Any:
     """The conjugate of dy/dx, where y is not 0."""
-    y = where(equal(y, 0), 1.0, y)
+    zero = equal(y, 0)
+    share = x / where(zero, 1.0, y)
     if p == 2:
-        return x / y
-    return strong_multiply(sign(x), power(absolute(x) / y, p - 1))
+        return share
+    return sign(x) * power(where(zero | equal(x, 0), 1.0, absolute(share)), p - 1)  # of 0 the power may be singular
 
 
 def _norm_vjp(g: Any, y: Any, x: Any, *, p: float, axis: tuple[int, ...], keepdims: bool) -> Any:

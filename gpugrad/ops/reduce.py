@@ -18,7 +18,12 @@ from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, ones_like, sh
 from gpugrad.ops.index import sort
 from gpugrad.ops.rules import Sample, constant, general, linear
 from gpugrad.ops.shape import as_array, concatenate, expand_dims, flip, moveaxis, ravel, reshape, transpose
-from gpugrad.tape import is_inexact
+from gpugrad.tape import Op, is_inexact
+
+__all__ = [
+    "all", "amax", "amin", "any", "argmax", "argmin", "average", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "median", "min", "nanmean",
+    "nansum", "prod", "ptp", "std", "sum", "var",
+]  # fmt: skip
 
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 
@@ -48,6 +53,15 @@ def _wide(x: Any) -> Any:
     return np.float32 if x.dtype.itemsize == 2 and is_inexact(x.dtype) else None
 
 
+def in_float32(f: Any) -> Any:
+    """``f`` with 16-bit floats computed in float32."""
+
+    def wide(x: Any, *args: Any, **params: Any) -> Any:
+        return f(x, *args, **params) if _wide(x) is None else f(x.astype(np.float32), *args, **params).astype(x.dtype)
+
+    return wide
+
+
 def _accumulated(name: str) -> Any:
     """``x.name(...)``, accumulated in float32 and cast back where x is of 16 bits."""
 
@@ -61,7 +75,7 @@ def _accumulated(name: str) -> Any:
 
 def _refuse(name: str, out: Any, options: dict[str, Any]) -> None:
     """NumPy's options that have no meaning here, unless they are at their defaults."""
-    given = [key for key, value in {"out": out, **options}.items() if value is not None and value is not True and value is not np._NoValue]  # type: ignore[attr-defined]
+    given = [key for key, value in {"out": out, **options}.items() if value is not None and value is not True and value is not np._NoValue]
     if given:
         raise TypeError(f"{name}() does not take {given[0]}=: the result is a new array; leave elements out with gg.where(mask, x, neutral_element)")
 
@@ -105,14 +119,17 @@ def mean(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdim
     return _mean(x, axis=axes_of(x, axis), keepdims=keepdims, shape=shape_of(x))
 
 
-def nansum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def nansum(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The sum of what is not nan; see :func:`numpy.nansum`."""
-    return sum(where(isnan(x), 0.0, x), axis, keepdims=keepdims)
+    _refuse("nansum", out, options)
+    return sum(where(isnan(x), 0.0, x), axis, dtype, keepdims=keepdims)
 
 
-def nanmean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def nanmean(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The mean of what is not nan; see :func:`numpy.nanmean`."""
-    return nansum(x, axis, keepdims) / sum(logical_not(isnan(x)), axis, keepdims=keepdims)
+    _refuse("nanmean", out, options)
+    total = nansum(x, axis, dtype, keepdims=keepdims)
+    return total / astype(sum(logical_not(isnan(x)), axis, keepdims=keepdims), dtype_of(total))
 
 
 # ---- prod: the derivative by one element is the product of the others, found without dividing
@@ -242,12 +259,12 @@ def over(g: Any, y: Any) -> Any:
     return where(zero, 0.0, g / where(zero, 1.0, y))
 
 
+@in_float32
 def _var_value(x: Any, *, axis: tuple[int, ...], ddof: float, keepdims: bool) -> Any:
-    n, wide = _count(x.shape, axis) - ddof, _wide(x)
-    c = x - x.mean(axis=axis, dtype=wide, keepdims=True)
+    n = _count(x.shape, axis) - ddof
+    c = x - x.mean(axis=axis, keepdims=True)
     squares = np.square(c.real) + np.square(c.imag) if c.dtype.kind == "c" else np.square(c)
-    y = np.divide(squares.sum(axis=axis, keepdims=keepdims), n if n > 0 else 0)
-    return y if wide is None else y.astype(x.dtype)
+    return np.divide(squares.sum(axis=axis, keepdims=keepdims), n if n > 0 else 0)
 
 
 _MOMENTS = [Sample(s, axis=a, keepdims=k, ddof=d) for s, a, k, d in (((2, 3, 4), (1,), False, 0), ((2, 3, 4), (0, 2), True, 1), ((3,), (0,), False, 0.5))]
@@ -260,7 +277,7 @@ _var = general(
 )
 _std = general(
     "std",
-    lambda x, **params: np.sqrt(_var_value(x, **params)),
+    in_float32(lambda x, **params: np.sqrt(_var_value(x, **params))),
     [lambda g, y, x, *, axis, ddof, keepdims: restored(over(g, y) / _freedom(x, axis, ddof), axis, keepdims) * conjugated(_centred(x, axis))],
     [lambda t, y, x, *, axis, ddof, keepdims: over(real_dot(_centred(x, axis), t, axis, keepdims), y) / _freedom(x, axis, ddof)],
     samples=_MOMENTS,
@@ -330,24 +347,26 @@ def cumprod(x: Any, axis: int | None = None, dtype: Any = None, out: None = None
     return _scan(_cumprod, "cumprod", x, axis, dtype, out)
 
 
-# ---- logsumexp
+# ---- logsumexp: its gradient is softmax(x), and the derivative of that along t is softmax(x) (t - sum(softmax(x) t))
 
 
+@in_float32
 def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     """m + log k + log1p(rest / k), where k elements equal the largest, m: exact where the rest is tiny beside it."""
     xp = namespace(x)
-    if not x.size:
-        return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
     with np.errstate(all="ignore"):
+        if not x.size:
+            return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
         m = x.max(axis=axis, keepdims=True)
         largest = x == m
-        e = np.exp(x - xp.where(np.isfinite(m), m, 0.0))
-        k = largest.sum(axis=axis, keepdims=True).astype(m.dtype)
-        rest = xp.where(largest, 0.0, e).sum(axis=axis, keepdims=True)
+        e = np.exp(x - xp.where(np.isfinite(m), m, xp.zeros((), m.dtype)))
+        k = largest.sum(axis=axis, keepdims=True).astype(e.dtype)
+        rest = xp.where(largest, xp.zeros((), e.dtype), e).sum(axis=axis, keepdims=True)
         y = m + np.log(k) + np.log1p(rest / k)
     return y if keepdims else y.reshape(reduced_shape(x.shape, axis))
 
 
+@in_float32
 def _shares_value(x: Any, y: Any, *, axis: tuple[int, ...]) -> Any:
     """exp(x - y). Where y is inf the infinite elements share evenly; where it is -inf, all get 0."""
     xp = namespace(x)
@@ -360,18 +379,29 @@ def _shares_value(x: Any, y: Any, *, axis: tuple[int, ...]) -> Any:
     return xp.where(np.isinf(y), tied, shares)
 
 
-_shares = general(
-    "shares of a logsumexp",
+def softmax_change(t: Any, s: Any, axis: tuple[int, ...]) -> Any:
+    """s (t - sum(s t)), with t counted from its value at the largest share: where s is almost 1, t - sum(s t) would be rounding alone."""
+    t = t - _extremum_jvp(t, max(s, axis, keepdims=True), s, axis=axis, keepdims=True)
+    return s * (t - sum(s * t, axis, keepdims=True))
+
+
+_shares = Op(  # of y = logsumexp(x): the rules are those of softmax(x), and y itself has nothing to add
+    "softmax by logsumexp",
     _shares_value,
-    [lambda g, s, _x, _y, *, axis: g * s, lambda g, s, _x, _y, *, axis: -(g * s)],
-    [lambda t, s, _x, _y, *, axis: t * s, lambda t, s, _x, _y, *, axis: -(t * s)],
-    samples=[Sample((2, 3), (2, 1), axis=(1,))],
+    lambda needs, g, s, _x, _y, *, axis: [softmax_change(g, s, axis), None],
+    lambda tangents, s, _x, _y, *, axis: softmax_change(tangents[0], s, axis),
 )
+
+
+def _softmax(y: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    return _shares(x, restored(y, axis, keepdims), axis=axis)
+
+
 _lse = general(
     "logsumexp",
     _logsumexp,
-    [lambda g, y, x, *, axis, keepdims: restored(g, axis, keepdims) * _shares(x, restored(y, axis, keepdims), axis=axis)],
-    [lambda t, y, x, *, axis, keepdims: sum(t * _shares(x, restored(y, axis, keepdims), axis=axis), axis, keepdims=keepdims)],
+    [lambda g, y, x, *, axis, keepdims: restored(g, axis, keepdims) * _softmax(y, x, axis, keepdims)],
+    [lambda t, y, x, *, axis, keepdims: sum(t * _softmax(y, x, axis, keepdims), axis, keepdims=keepdims)],
     samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
 )
 
@@ -382,6 +412,8 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     All -inf gives -inf with derivative 0. See :func:`scipy.special.logsumexp`.
     """
     x = as_array(x)
+    if dtype_of(x).kind == "c":
+        raise TypeError("logsumexp: got complex numbers, expected real ones: there is no largest of them")
     return _lse(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
