@@ -129,13 +129,18 @@ log10 = elementwise("log10", np.log10, lambda d, _y, x: strong_divide(d, x * LN1
 log1p = elementwise("log1p", np.log1p, lambda d, _y, x: strong_divide(d, 1 + x), domain=POSITIVE)
 
 
-def _share(a: Any, y: Any) -> Any:
-    """exp(a - y), the share of a in y = logaddexp; where both are -inf or inf alike, the even share."""
-    return where(isinf(y) & equal(a, y), 0.5, exp(a - y))
+def _share(this: Any, other: Any, y: Any) -> Any:
+    """exp(this - y), the share of ``this`` in y = logaddexp(this, other); at infinity that of the larger, or a half each."""
+    return where(isinf(y) & equal(this, y), where(equal(this, other), 0.5, 1.0), exp(this - y))
 
 
-logaddexp = elementwise("logaddexp", np.logaddexp, lambda d, y, a, _b: d * _share(a, y), lambda d, y, _a, b: d * _share(b, y))
-logaddexp2 = elementwise("logaddexp2", np.logaddexp2, lambda d, y, a, _b: d * _share(a * LN2, y * LN2), lambda d, y, _a, b: d * _share(b * LN2, y * LN2))
+logaddexp = elementwise("logaddexp", np.logaddexp, lambda d, y, a, b: d * _share(a, b, y), lambda d, y, a, b: d * _share(b, a, y))
+logaddexp2 = elementwise(
+    "logaddexp2",
+    np.logaddexp2,
+    lambda d, y, a, b: d * _share(a * LN2, b * LN2, y * LN2),
+    lambda d, y, a, b: d * _share(b * LN2, a * LN2, y * LN2),
+)
 
 # ---------------------------------------------------------------------------------- trigonometric and hyperbolic
 
@@ -148,7 +153,7 @@ arctan = atan = elementwise("arctan", np.arctan, lambda d, _y, x: d / (1 + x * x
 sinh = elementwise("sinh", np.sinh, lambda d, _y, x: strong_multiply(d, cosh(x)))
 cosh = elementwise("cosh", np.cosh, lambda d, _y, x: strong_multiply(d, sinh(x)))
 tanh = elementwise("tanh", np.tanh, lambda d, y, _x: d - d * y * y)
-arcsinh = asinh = elementwise("arcsinh", np.arcsinh, lambda d, _y, x: d / hypot(1.0, x))
+arcsinh = asinh = elementwise("arcsinh", np.arcsinh, lambda d, _y, x: d / (sqrt(1 + x * x) if dtype_of(x).kind == "c" else hypot(1.0, x)))
 arccosh = acosh = elementwise("arccosh", np.arccosh, lambda d, _y, x: strong_divide(d, sqrt(x - 1) * sqrt(x + 1)), domain=(1.3, 3.0))
 arctanh = atanh = elementwise("arctanh", np.arctanh, lambda d, _y, x: strong_divide(d, (1 - x) * (1 + x)), domain=UNIT)
 arctan2 = atan2 = elementwise(

@@ -1,0 +1,150 @@
+"""Kinks, ties, singular points and tails of the elementwise functions: the conventions, exactly."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import gpugrad as gg
+
+
+def slope(f, x):
+    return gg.grad(lambda x: gg.sum(f(x)))(np.asarray(x, dtype=np.float64))
+
+
+def second(f, x, mode="forward-over-reverse"):
+    x = np.asarray(x, dtype=np.float64)
+    return gg.hvp(lambda x: gg.sum(f(x)), x, np.ones_like(x), mode=mode)
+
+
+# ---------------------------------------------------------------------------------- kinks and ties
+
+
+def test_kinks():
+    np.testing.assert_array_equal(slope(gg.absolute, [-2.0, 0.0, 3.0]), [-1, 0, 1])
+    np.testing.assert_array_equal(slope(gg.relu, [1.0, -2.0, 3.0, -1.0, 0.0]), [1, 0, 1, 0, 0])
+    np.testing.assert_array_equal(slope(lambda x: gg.clip(x, -1, 1), [-2.0, -1.0, 0.5, 1.0, 2.0]), [0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(slope(lambda x: gg.clip(x, min=0), [-1.0, 0.0, 2.0]), [0, 1, 1])
+    np.testing.assert_array_equal(slope(gg.sign, [-1.0, 0.0, 2.0]), [0, 0, 0])
+    np.testing.assert_array_equal(slope(gg.floor, [0.5, 1.5]), [0, 0])
+
+
+@pytest.mark.parametrize("f", [gg.maximum, gg.minimum, gg.fmax, gg.fmin])
+def test_ties_split_evenly(f):
+    a, b = gg.grad(lambda a, b: gg.sum(f(a, b)), argnums=(0, 1))(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0]))
+    assert a[0] == b[0] == 0.5
+    np.testing.assert_array_equal(a + b, [1, 1, 1])
+    np.testing.assert_array_equal(slope(lambda x: f(x, x), [1.0, 2.0]), [1, 1])
+    assert gg.jvp(lambda x: f(x, x), (np.array(1.0),), (np.array(1.0),))[1] == 1
+
+
+def test_nan_goes_through():
+    x = np.array([np.nan, 1.0])
+    for f in (gg.relu, lambda x: gg.maximum(x, 0.0), lambda x: gg.clip(x, -1, 1)):
+        assert np.isnan(f(x)[0])
+    np.testing.assert_array_equal(slope(lambda x: gg.maximum(x, 0.0), x)[1], 1)
+
+
+# ---------------------------------------------------------------------------------- powers
+
+
+def test_powers_at_zero_and_of_negative_bases():
+    np.testing.assert_array_equal(slope(lambda x: x**2, [0.0, -3.0]), [0, -6])
+    np.testing.assert_array_equal(second(lambda x: x**2, [0.0, -3.0]), [2, 2])
+    np.testing.assert_array_equal(slope(lambda x: x**1, [0.0]), [1])
+    np.testing.assert_array_equal(second(lambda x: x**1, [0.0]), [0])
+    np.testing.assert_array_equal(slope(lambda x: x**0, [0.0, 2.0]), [0, 0])
+    np.testing.assert_array_equal(second(lambda x: x**3, [0.0]), [0])
+    np.testing.assert_array_equal(slope(lambda x: x**3, [-2.0]), [12])
+    b = np.array([0.0, 1.0, 2.0])
+    np.testing.assert_array_equal(slope(lambda x: gg.power(x, b), [0.0, 0.0, 0.0]), [0, 1, 0])
+    for mode in ("forward-over-reverse", "reverse-over-reverse"):
+        np.testing.assert_array_equal(second(lambda x: gg.power(x, b), [0.0, 0.0, 0.0], mode), [0, 0, 2])
+    np.testing.assert_allclose(slope(lambda x: 2.0**x, [0.0, 3.0]), np.log(2) * np.array([1.0, 8.0]))
+    np.testing.assert_array_equal(slope(lambda p: gg.power(0.0, p), [1.0, 2.0]), [0, 0])
+    ints = np.array([2, 3])
+    np.testing.assert_array_equal(slope(lambda x: x**ints, [3.0, 2.0]), [6, 12])
+
+
+def test_a_zero_cotangent_is_differentiated_again():
+    # at x = 1 the cotangent that reaches the division is 0, but its own derivative is not (HIPS/autograd's masks lose it)
+    f = lambda x: (x / 2.0 - 0.5) ** 2
+    for mode in ("forward-over-reverse", "reverse-over-reverse"):
+        np.testing.assert_allclose(second(f, [1.0], mode), [0.5])
+        np.testing.assert_allclose(second(lambda x: (gg.sqrt(x) - 1) ** 2, [1.0], mode), [0.5])
+        np.testing.assert_allclose(second(lambda x: gg.log(x) ** 2, [1.0], mode), [2.0])
+
+
+# ---------------------------------------------------------------------------------- tails
+
+
+def test_tails_without_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(slope(gg.tanh, [-800.0, 800.0]), [0, 0])
+        np.testing.assert_allclose(slope(lambda x: gg.logaddexp(x, 0.0), [-700.0, 700.0]), [np.exp(-700), 1])
+        np.testing.assert_allclose(slope(gg.log1p, [1e-300, 1e300]), [1, 1e-300])
+        np.testing.assert_allclose(slope(gg.expm1, [-800.0, 1e-20]), [0, 1], atol=1e-300)
+        np.testing.assert_allclose(slope(lambda x: gg.hypot(x, 1e200), [1e200]), [np.sqrt(0.5)])
+        np.testing.assert_array_equal(gg.grad(lambda x, y: gg.sum(gg.hypot(x, y)))(np.zeros(1), np.zeros(1)), [0])
+        np.testing.assert_allclose(slope(lambda x: gg.arctan2(x, 1e200), [1e200]), [5e-201])
+        np.testing.assert_allclose(slope(gg.arcsinh, [1e200, -1e200]), [1e-200, 1e-200])
+        np.testing.assert_allclose(slope(gg.sinc, [0.0, 1e-6, 1.0]), [0, -np.pi**2 * 1e-6 / 3, -1], rtol=1e-9, atol=1e-15)
+
+
+def test_logaddexp_of_infinities():
+    inf = np.inf
+    _, pull = gg.vjp(gg.logaddexp, np.array([-inf, -inf, inf, 0.0]), np.array([-inf, 0.0, 0.0, 0.0]))
+    a, b = pull(np.ones(4))
+    np.testing.assert_array_equal(a, [0.5, 0, 1, 0.5])
+    np.testing.assert_array_equal(b, [0.5, 1, 0, 0.5])
+
+
+# ---------------------------------------------------------------------------------- dtypes
+
+
+def test_python_scalars_do_not_widen_and_numpy_scalars_do():
+    t = gg.tensor([1.0, 2.0], requires_grad=True)
+    for y in (t * 2, 2.0 * t, t**2, 1 / t, gg.where(t > 1, t, 0.0), gg.maximum(t, 0.0), gg.clip(t, 0, 1.5), t + True, gg.sqrt(t)):
+        assert y.dtype == np.float32
+        assert gg.autograd.grad(y.sum(), t)[0].dtype == np.float32
+    y = np.float64(2) * t
+    assert y.dtype == np.float64
+    assert gg.autograd.grad(y.sum(), t)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["sin", "exp", "sqrt", "tanh", "log", "absolute", "reciprocal", "square"])
+def test_bfloat16(name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    t = gg.tensor(np.array([0.5, 1.5], ml_dtypes.bfloat16), requires_grad=True)
+    y = getattr(gg, name)(t)
+    assert y.dtype == ml_dtypes.bfloat16
+    (g,) = gg.autograd.grad(y.sum(), t)
+    assert g.dtype == ml_dtypes.bfloat16
+    truth = gg.grad(lambda x: gg.sum(getattr(gg, name)(x)))(np.array([0.5, 1.5]))
+    np.testing.assert_allclose(g.data.astype(float), truth, rtol=2e-2)
+
+
+@pytest.mark.parametrize("name", ["exp", "sin", "cos", "tan", "log", "sqrt", "tanh", "sinh", "cosh", "arctan", "arcsinh", "square", "reciprocal", "expm1", "log1p", "conj", "real", "imag", "absolute", "sign"])
+def test_complex_derivatives(name):
+    f = getattr(gg, name)
+    rng = np.random.default_rng(0)
+    z = rng.uniform(0.3, 0.8, 4) + 1j * rng.uniform(0.3, 0.8, 4)
+    w = rng.normal(size=4) + 1j * rng.normal(size=4)
+    t = rng.normal(size=4) + 1j * rng.normal(size=4)
+    value = lambda z: gg.sum(gg.real(f(z) * w))
+    e = 1e-6
+    truth = (value(z + e * t) - value(z - e * t)) / (2 * e)
+    np.testing.assert_allclose(gg.jvp(value, (z,), (t,))[1], truth, rtol=1e-6)
+    np.testing.assert_allclose(np.sum(gg.grad(value)(z) * t).real, truth, rtol=1e-6)
+    slope_at = lambda z: gg.sum(gg.real(gg.grad(value)(z) * t))
+    truth = (slope_at(z + e * t) - slope_at(z - e * t)) / (2 * e)
+    np.testing.assert_allclose(gg.jvp(slope_at, (z,), (t,))[1], truth, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(np.sum(gg.grad(slope_at)(z) * t).real, truth, rtol=1e-5, atol=1e-9)
+
+
+def test_missing_names_say_what_to_do():
+    with pytest.raises(AttributeError, match="did you mean gg.arctan2"):
+        gg.arctan22  # noqa: B018
+    with pytest.raises(AttributeError, match=r"gg\.primitive"):
+        gg.i0xyz  # noqa: B018
