@@ -12,9 +12,19 @@ import numpy as np
 
 from gpugrad import backend, tape
 from gpugrad.ops import elementwise as ew
-from gpugrad.ops import index, linalg, reduce, shape
+from gpugrad.ops import index, linalg, reduce
+from gpugrad.ops import shape as shape_ops
 from gpugrad.ops.fit import add, astype
 from gpugrad.tape import Leaf, Tensor, plain
+
+
+def _method(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A plain function binds as a method by itself; an Op is wrapped in one."""
+    return (lambda self, *args, **params: f(self, *args, **params)) if isinstance(f, tape.Op) else f
+
+
+def _reflected(f: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda b, a: f(a, b)
 
 
 class Methods:
@@ -65,12 +75,12 @@ class Methods:
     @property
     def T(self) -> Tensor:  # noqa: N802
         """All axes reversed."""
-        return shape.transpose(self)
+        return shape_ops.transpose(self)
 
     @property
     def mT(self) -> Tensor:  # noqa: N802
         """The last two axes swapped."""
-        return shape.matrix_transpose(self)
+        return shape_ops.matrix_transpose(self)
 
     @property
     def real(self) -> Tensor:
@@ -95,7 +105,7 @@ class Methods:
     def __iter__(self) -> Iterator[Tensor]:
         if not self.ndim:
             raise TypeError("iteration over a 0-d tensor")
-        return iter(shape.unstack(self))
+        return iter(shape_ops.unstack(self))
 
     def __repr__(self) -> str:
         body = np.array2string(backend.to_device(self.data, "cpu"), separator=", ", prefix="tensor(", threshold=200)
@@ -328,6 +338,51 @@ class Methods:
         tape.mark_mutated(self.data)
         return self  # type: ignore[return-value]
 
+    # ------------------------------------------------------------------ operators and functions as methods
+
+    __neg__, __pos__ = ew.negative, ew.positive
+    __abs__, __invert__ = _method(ew.absolute), _method(ew.invert)
+    __add__, __radd__ = add, _reflected(add)
+    __sub__, __rsub__ = ew.subtract, _reflected(ew.subtract)
+    __mul__, __rmul__ = ew.multiply, _reflected(ew.multiply)
+    __truediv__, __rtruediv__ = ew.divide, _reflected(ew.divide)
+    __floordiv__, __rfloordiv__ = _method(ew.floor_divide), _reflected(ew.floor_divide)
+    __mod__, __rmod__ = ew.remainder, _reflected(ew.remainder)
+    __pow__, __rpow__ = ew.power, _reflected(ew.power)
+    __matmul__, __rmatmul__ = linalg.matmul, _reflected(linalg.matmul)
+    __and__, __rand__ = _method(ew.bitwise_and), _reflected(ew.bitwise_and)
+    __or__, __ror__ = _method(ew.bitwise_or), _reflected(ew.bitwise_or)
+    __xor__, __rxor__ = _method(ew.bitwise_xor), _reflected(ew.bitwise_xor)
+    __lshift__, __rlshift__ = _method(ew.left_shift), _reflected(ew.left_shift)
+    __rshift__, __rrshift__ = _method(ew.right_shift), _reflected(ew.right_shift)
+    __eq__, __ne__ = _method(ew.equal), _method(ew.not_equal)
+    __lt__, __le__, __gt__, __ge__ = map(_method, (ew.less, ew.less_equal, ew.greater, ew.greater_equal))
+    __hash__ = object.__hash__
+    __getitem__ = index.getitem
+
+    abs, conj, conjugate, round = map(_method, (ew.absolute, ew.conj, ew.conj, ew.around))
+    exp, log, sqrt, square, sin, cos, tanh, clip = ew.exp, ew.log, ew.sqrt, ew.square, ew.sin, ew.cos, ew.tanh, ew.clip
+    sum, mean, prod, var, std, max, min = reduce.sum, reduce.mean, reduce.prod, reduce.var, reduce.std, reduce.max, reduce.min
+    cumsum, cumprod, logsumexp = reduce.cumsum, reduce.cumprod, reduce.logsumexp
+    any, all, argmax, argmin = map(_method, (reduce.any, reduce.all, reduce.argmax, reduce.argmin))
+    dot, matmul, outer, trace, norm = linalg.dot, linalg.matmul, linalg.outer, linalg.trace, linalg.norm
+    ravel = flatten = shape_ops.ravel
+    squeeze, unsqueeze, swapaxes, diagonal = shape_ops.squeeze, shape_ops.expand_dims, shape_ops.swapaxes, shape_ops.diagonal
+    flip, roll, repeat, split = shape_ops.flip, shape_ops.roll, shape_ops.repeat, shape_ops.split
+    take, sort, argsort = index.take, index.sort, _method(index.argsort)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """A new shape, as one tuple or several integers; see :func:`numpy.reshape`."""
+        return shape_ops.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    view = reshape
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Axes permuted (reversed without arguments); see :func:`numpy.transpose`."""
+        return shape_ops.transpose(self, (axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes) or None)
+
+    permute = transpose
+
     # ------------------------------------------------------------------ protocols
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -420,59 +475,10 @@ class Hook:
         self.hooks.pop(self.key, None)
 
 
-def _reflected(f: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda b, a: f(a, b)
-
-
-_BINARY: dict[str, Callable[..., Any]] = {
-    "add": add, "sub": ew.subtract, "mul": ew.multiply, "truediv": ew.divide, "floordiv": ew.floor_divide, "mod": ew.remainder, "pow": ew.power,
-    "matmul": linalg.matmul, "and": ew.bitwise_and, "or": ew.bitwise_or, "xor": ew.bitwise_xor, "lshift": ew.left_shift, "rshift": ew.right_shift,
-}  # fmt: skip
-_COMPARISONS: dict[str, Callable[..., Any]] = {"eq": ew.equal, "ne": ew.not_equal, "lt": ew.less, "le": ew.less_equal, "gt": ew.greater, "ge": ew.greater_equal}
-_METHODS: dict[str, Callable[..., Any]] = {
-    "abs": ew.absolute, "conj": ew.conj, "conjugate": ew.conj, "clip": ew.clip, "exp": ew.exp, "log": ew.log, "sqrt": ew.sqrt, "tanh": ew.tanh, "sin": ew.sin, "cos": ew.cos,
-    "square": ew.square, "round": ew.around,
-    "sum": reduce.sum, "mean": reduce.mean, "prod": reduce.prod, "max": reduce.max, "min": reduce.min, "var": reduce.var, "std": reduce.std, "cumsum": reduce.cumsum,
-    "cumprod": reduce.cumprod, "argmax": reduce.argmax, "argmin": reduce.argmin, "any": reduce.any, "all": reduce.all, "logsumexp": reduce.logsumexp, "norm": linalg.norm,
-    "dot": linalg.dot, "matmul": linalg.matmul, "outer": linalg.outer, "trace": linalg.trace,
-    "ravel": shape.ravel, "flatten": shape.ravel, "squeeze": shape.squeeze, "swapaxes": shape.swapaxes, "repeat": shape.repeat, "unsqueeze": shape.expand_dims,
-    "diagonal": shape.diagonal, "flip": shape.flip, "roll": shape.roll, "split": shape.split,
-    "take": index.take, "sort": index.sort, "argsort": index.argsort,
-    "__getitem__": index.getitem, "__neg__": ew.negative, "__pos__": ew.positive, "__abs__": ew.absolute, "__invert__": ew.invert,
-}  # fmt: skip
-
-
-def _reshape(self: Tensor, *shape_: Any) -> Tensor:
-    """A new shape, as one tuple or several integers; see :func:`numpy.reshape`."""
-    return shape.reshape(self, shape_[0] if len(shape_) == 1 else shape_)
-
-
-def _transpose(self: Tensor, *axes: Any) -> Tensor:
-    """Axes permuted (reversed without arguments); see :func:`numpy.transpose`."""
-    return shape.transpose(self, (axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes) or None)
-
-
-def attach() -> None:
-    """Give the tape's Tensor its methods."""
+def _attach() -> None:
     for name, method in vars(Methods).items():
         if name not in ("__module__", "__dict__", "__weakref__", "__doc__", "__slots__", "__annotations__"):
             setattr(Tensor, name, method)
-    for name, f in _BINARY.items():
-        setattr(Tensor, f"__{name}__", _method(f))
-        setattr(Tensor, f"__r{name}__", _reflected(f))
-    for name, f in (_COMPARISONS | {name: f for name, f in _METHODS.items() if name.startswith("__")}).items():
-        setattr(Tensor, name if name.startswith("__") else f"__{name}__", _method(f))
-    for name, f in _METHODS.items():
-        if not name.startswith("__"):
-            setattr(Tensor, name, _method(f))
-    Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
-    Tensor.reshape = Tensor.view = _reshape  # type: ignore[attr-defined]
-    Tensor.transpose = Tensor.permute = _transpose  # type: ignore[attr-defined]
 
 
-def _method(f: Callable[..., Any]) -> Callable[..., Any]:
-    """A plain function binds as a method by itself; an Op is wrapped in one."""
-    return (lambda self, *args, **params: f(self, *args, **params)) if isinstance(f, tape.Op) else f
-
-
-attach()
+_attach()
