@@ -26,6 +26,8 @@ def chain(xp: Any, x: Any, a: Any, mix: str, n: int) -> Any:
         for _ in range(n // 2):
             x = (x + a) * a
         return x
+    if mix not in MIXES:
+        raise ValueError(f"no such mix: {mix!r}, expected one of {list(MIXES)}")
     tanh, sin = xp.tanh, xp.sin
     for _ in range(n // 4):
         x = sin(tanh(x) * a) + a

@@ -1,0 +1,51 @@
+"""The benchmarks run, and compute what they say; their times are nobody's business here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import chain, floor, harness, long_chain, mlp
+
+
+@pytest.mark.parametrize("mix", chain.MIXES)
+def test_chain_by_hand_is_the_gradient(mix: str) -> None:
+    np.testing.assert_allclose(chain.gradient("gpugrad", mix, 12)(), chain.by_hand(mix, 12), rtol=1e-5)
+    assert chain.measure("gpugrad", mix, 12, 0.0)["us"] > 0
+
+
+def test_long_chain() -> None:
+    assert long_chain.measure("gpugrad", 100, "time")["s"] > 0
+    assert long_chain.measure("gpugrad", 100, "memory")["MB"] >= 0
+
+
+@pytest.mark.parametrize("optimizer", mlp.OPTIMIZERS)
+def test_steps_of_gpugrad_and_numpy_agree(optimizer: str) -> None:
+    step = mlp.TINY[-1]
+    results = {c: mlp.measure(c, list(step.sizes), step.batch, optimizer, 0.0) for c in ("gpugrad", "numpy")}
+    mlp.check_losses(results)
+    assert {"ms", "forward", "backward", "update"} <= set(results["gpugrad"])
+
+
+def test_contenders_that_compute_something_else_are_found_out() -> None:
+    with pytest.raises(RuntimeError, match="did not compute the same"):
+        mlp.check_losses({"gpugrad": {"loss": 1.0}, "torch": {"loss": 1.01}})
+
+
+def test_operations_of_a_step() -> None:
+    assert floor.flops(mlp.Step((3, 4, 5), 2, 1.0)) == 2 * 2 * (3 * 4 * 2 + 4 * 5 * 3)
+
+
+def test_turns_are_processes_and_medians() -> None:
+    results = harness.in_turn("import_time", ("gpugrad", "not_installed"), 2)
+    assert list(results) == ["gpugrad"] and results["gpugrad"]["s"] > 0
+
+
+def test_a_failing_child_is_reported() -> None:
+    with pytest.raises(RuntimeError, match="no such mix"):
+        harness.in_turn("chain", ("gpugrad",), 1, mix="no such mix", n=4, seconds=0.0)
+
+
+def test_tables() -> None:
+    assert harness.table(["a", "b"], [["x", 0.012345], ["y", None]]).splitlines()[2:] == ["| x | 0.012 |", "| y | - |"]
+    assert harness.verdict(0.5, 0.6).endswith("met") and harness.verdict(0.7, 0.6).endswith("missed") and "not measured" in harness.verdict(None, 0.6)
