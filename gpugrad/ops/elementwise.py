@@ -289,7 +289,7 @@ def copysign(x1: Any, x2: Any) -> Any:
     return absolute(x1) * _sign_bit(x2)
 
 
-_sign_bit = constant("sign as a factor", lambda x: namespace(x).copysign(namespace(x).ones_like(x), x))
+_sign_bit = constant("sign as a factor", lambda x: namespace(x).copysign(namespace(x).ones_like(x), x), samples=[Sample(np.array([0.0, -0.0, 3.0, -np.inf]))])
 
 
 def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
@@ -303,13 +303,24 @@ def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: fl
 # ---------------------------------------------------------------------------------- nothing to differentiate
 
 
-def _plain(name: str) -> Any:
-    return constant(name, lambda *args, **params: getattr(namespace(args[0]), name)(*args, **params), doc=f"See :func:`numpy.{name}`; the result is untracked.")
+_SPECIAL = np.array([1.5, -0.5, 0.0, -0.0, np.nan, np.inf, -np.inf])
+_ONE, _TWO = [Sample(_SPECIAL)], [Sample(_SPECIAL, _SPECIAL[::-1].copy()), Sample((3, 1), (4,))]
+_BITS = [Sample(np.array([1, 2, 7]), np.array([3, 2, 1]))]
 
 
-equal, not_equal, less, less_equal, greater, greater_equal = (constant(f.__name__, f) for f in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal))
-logical_and, logical_or, logical_xor, logical_not = (constant(f.__name__, f) for f in (np.logical_and, np.logical_or, np.logical_xor, np.logical_not))
-bitwise_and, bitwise_or, bitwise_xor, invert = (constant(f.__name__, f) for f in (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert))
-left_shift, right_shift = (constant(f.__name__, f) for f in (np.left_shift, np.right_shift))
-isfinite, isinf, isnan, signbit = (constant(f.__name__, f) for f in (np.isfinite, np.isinf, np.isnan, np.signbit))
-isposinf, isneginf, isclose, allclose, array_equal, nonzero, iscomplex, isreal = map(_plain, ("isposinf", "isneginf", "isclose", "allclose", "array_equal", "nonzero", "iscomplex", "isreal"))
+def _constants(functions: tuple[Any, ...], samples: list[Sample]) -> Any:
+    return (constant(f.__name__, f, samples=samples) for f in functions)
+
+
+def _plain(names: tuple[str, ...], samples: list[Sample]) -> Any:
+    """Functions that NumPy does not hand on to CuPy by itself."""
+    return (constant(n, lambda *args, n=n, **params: getattr(namespace(args[0]), n)(*args, **params), samples=samples, doc=f"See :func:`numpy.{n}`; the result is untracked.") for n in names)
+
+
+equal, not_equal, less, less_equal, greater, greater_equal = _constants((np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal), _TWO)
+logical_and, logical_or, logical_xor = _constants((np.logical_and, np.logical_or, np.logical_xor), _TWO)
+bitwise_and, bitwise_or, bitwise_xor, left_shift, right_shift = _constants((np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.left_shift, np.right_shift), _BITS)
+logical_not, isfinite, isinf, isnan, signbit = _constants((np.logical_not, np.isfinite, np.isinf, np.isnan, np.signbit), _ONE)
+(invert,) = _constants((np.invert,), [Sample(np.array([1, -2])), Sample(np.array([True, False]))])
+isposinf, isneginf, nonzero, iscomplex, isreal = _plain(("isposinf", "isneginf", "nonzero", "iscomplex", "isreal"), _ONE)
+isclose, allclose, array_equal = _plain(("isclose", "allclose", "array_equal"), _TWO)

@@ -51,7 +51,8 @@ def elementwise(name: str, f: Callable[..., Any], *partials: Rule, domain: Domai
     if samples is None:
         samples = [Sample((3, 4), domain=domain)] if arity == 1 else [Sample(*[shape] * arity, domain=domain) for shape in ((3, 4), ())]
         if arity == 2:
-            samples += [Sample((3, 1), (4,), domain=domain), Sample((2, 3), 1.5, domain=domain), Sample(1.5, (2, 3), domain=domain)]
+            first, second = (0.3 * low + 0.7 * high for low, high in (domain if isinstance(domain[0], tuple) else (domain, domain)))
+            samples += [Sample((3, 1), (4,), domain=domain), Sample((2, 3), second, domain=domain), Sample(first, (2, 3), domain=domain)]
     op = register(Op(name, f, partials, partials, samples=samples, doc=doc or f"``{name}`` of each element; see :func:`numpy.{name}`."))
     return unary(op) if arity == 1 else binary(op) if arity == 2 else op
 
