@@ -6,6 +6,7 @@ the lower bound: the same arithmetic, forward and backward, written out with no 
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -73,14 +74,8 @@ def gradient(contender: str, mix: str, n: int) -> Callable[[], Any]:
         a, x0 = jnp.asarray(A), jnp.asarray(X)
         g = jax.grad(lambda x: jnp.sum(chain(jnp, x, a, mix, n)))
         return lambda: g(x0).block_until_ready()
-    if contender == "torch":
-        import torch as xp
-
-        make, a = xp.from_numpy, xp.from_numpy(A)
-    else:
-        import gpugrad as xp
-
-        make, a = xp.tensor, A
+    xp = importlib.import_module(contender)
+    make, a = (xp.from_numpy, xp.from_numpy(A)) if contender == "torch" else (xp.tensor, A)
 
     def run() -> Any:
         x = make(X).requires_grad_()

@@ -86,7 +86,7 @@ def report(rounds: int, quick: bool) -> str:
         ["a step's matrix products", "GFLOP", *(f"ms at {'NumPy' if c == 'numpy' else NAMES[c]}'s rate" for c in gemm)],
         [[str(s), flops(s) / 1e9, *(flops(s) / gemm[c]["gflops"] / 1e6 for c in gemm)] for s in (TINY if quick else STEPS)],
     )
-    return f"## The floor\n\n{__doc__}\n{rates}\n\n{steps}\n\n({rounds} rounds, {time.perf_counter() - start:.0f} s)"
+    return f"## The floor\n\n{__doc__.strip()}\n\n{rates}\n\n{steps}\n\n({rounds} rounds, {time.perf_counter() - start:.0f} s)"
 
 
 if __name__ == "__main__":

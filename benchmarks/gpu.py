@@ -63,7 +63,7 @@ def report(rounds: int, quick: bool) -> str:
             mlp.check_losses(r)
             rows.append([f"{step}, {optimizer}", *(r[c]["ms"] for c in there), against(r, "ms")])
     head = ["ms per step", *(NAMES[c] for c in there), "gpugrad / PyTorch"]
-    return f"## On a GPU\n\n{__doc__} GPU: {_name()}.\n\n{table(head, rows)}\n\n({rounds} rounds, {time.perf_counter() - start:.0f} s)"
+    return f"## On a GPU\n\n{__doc__.strip()} GPU: {_name()}.\n\n{table(head, rows)}\n\n({rounds} rounds, {time.perf_counter() - start:.0f} s)"
 
 
 def _name() -> str:

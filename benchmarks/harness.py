@@ -100,7 +100,8 @@ def number(x: float | None) -> str:
 
 def against(results: Results, key: str, contender: str = "gpugrad", other: str = "torch") -> float | None:
     """The ratio of a quantity, ours to theirs."""
-    return results[contender][key] / results[other][key] if contender in results and other in results else None
+    ours, theirs = (results.get(c, {}).get(key) for c in (contender, other))
+    return ours / theirs if ours is not None and theirs else None
 
 
 def verdict(ratio: float | None, target: float) -> str:

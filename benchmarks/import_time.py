@@ -19,7 +19,7 @@ def measure(contender: str) -> dict[str, float]:
 
 def report(rounds: int, quick: bool) -> str:
     results = in_turn("import_time", ("gpugrad",), 1 if quick else max(rounds, 9))
-    return f"## Import\n\n{__doc__}\n\n- seconds: {verdict(results['gpugrad']['s'], TARGET)}."
+    return f"## Import\n\n{__doc__.strip()}\n\n- seconds: {verdict(results['gpugrad']['s'], TARGET)}."
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The walk and the freeing of a graph must not recurse, and their time and memory 
 
 from __future__ import annotations
 
+import importlib
 import time
 from typing import Any
 
@@ -24,14 +25,8 @@ def build(contender: str, n: int) -> Any:
 
         g = autograd.grad(lambda x: anp.sum(chain(anp, x, A * 0.5, MIX, n)))
         return lambda: g(X)
-    if contender == "torch":
-        import torch as xp
-
-        make, a = xp.from_numpy, xp.from_numpy(A * 0.5)
-    else:
-        import gpugrad as xp
-
-        make, a = xp.tensor, A * 0.5
+    xp = importlib.import_module(contender)
+    make, a = (xp.from_numpy, xp.from_numpy(A * 0.5)) if contender == "torch" else (xp.tensor, A * 0.5)
 
     def run() -> None:
         x = make(X).requires_grad_()
@@ -59,7 +54,7 @@ def report(rounds: int, quick: bool) -> str:
     memory = {m: in_turn("long_chain", CONTENDERS, rounds, n=m, what="memory") for m in lengths}
     head = ["", f"s for {n:,} operations", "ratio to PyTorch", *(f"MB for {m:,}" for m in lengths), f"bytes per operation at {n:,}"]
     rows = [[NAMES[c], times[c]["s"], against(times, "s", c), *(memory[m][c]["MB"] for m in lengths), memory[n][c]["MB"] * 1e6 / n] for c in times]
-    text = [f"## A long chain\n\n{__doc__}", table(head, rows), f"- gpugrad / PyTorch is {verdict(against(times, 's'), TARGET)}."]
+    text = [f"## A long chain\n\n{__doc__.strip()}", table(head, rows), f"- gpugrad / PyTorch is {verdict(against(times, 's'), TARGET)}."]
     if "gpugrad" in times:
         ours = [memory[m]["gpugrad"]["MB"] for m in lengths]
         text.append(

@@ -285,7 +285,7 @@ def report(rounds: int, quick: bool) -> str:
             verdicts.append(f"- {step}, {optimizer}: gpugrad / PyTorch is {verdict(ratio, step.target)}. {_where(r, gemm)}")
     head = ["ms per step", *(NAMES[c] for c in CONTENDERS), "gpugrad / PyTorch", "target"]
     parts_head = ["where a step's ms go", "forward", "backward", "update", "its matrix products alone"]
-    text = [f"## A training step\n\n{__doc__}", table(head, rows), *verdicts, table(parts_head, detail)]
+    text = [f"## A training step\n\n{__doc__.strip()}", table(head, rows), *verdicts, table(parts_head, detail)]
     return "\n\n".join(text) + f"\n\n({rounds} rounds, {time.perf_counter() - start:.0f} s)"
 
 

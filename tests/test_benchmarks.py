@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,13 @@ def test_chain_by_hand_is_the_gradient(mix: str) -> None:
 
 def test_long_chain() -> None:
     assert long_chain.measure("gpugrad", 100, "time")["s"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read as Linux shows it")
+def test_peak_memory() -> None:
+    with harness.PeakMemory() as peak:
+        np.ones(4_000_000).sum()
+    assert 30e6 < peak.bytes < 60e6
     assert long_chain.measure("gpugrad", 100, "memory")["MB"] >= 0
 
 

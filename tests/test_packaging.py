@@ -29,7 +29,13 @@ def imported(folder: Path) -> Iterator[tuple[str, str]]:
     """(file, distribution) for each import of a third party's module, inside functions too."""
     for file in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            modules = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
             for top in {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"__future__", folder.name, "gpugrad"}:
                 yield str(file.relative_to(ROOT)), DISTRIBUTION.get(top, top).lower()
 
@@ -55,7 +61,13 @@ def test_kernels_are_one_folder() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("gpugrad", ("demo", "plot", "cuda12")), ("kernels", ("cuda12",)), ("tests", ("test", "cuda12")), ("examples", ("demo", "plot", "cuda12")), ("benchmarks", ("bench", "cuda12"))],
+    [
+        ("gpugrad", ("demo", "plot", "cuda12")),
+        ("kernels", ("cuda12",)),
+        ("tests", ("test", "cuda12")),
+        ("examples", ("demo", "plot", "test", "cuda12")),
+        ("benchmarks", ("bench", "cuda12")),
+    ],
 )
 def test_imports_are_declared(folder: str, extras: tuple[str, ...]) -> None:
     assert undeclared(folder, *extras) == set()
