@@ -156,7 +156,7 @@ def _import_array(obj: Any) -> Any:
 
 def mixed_devices(args: Any) -> DeviceError | None:
     """The error to raise when an operation was given arrays of several devices; None when it was not."""
-    devices = sorted({device_of(a) for a in args if is_array(a) and (a.ndim or namespace(a) is not np)})
+    devices = sorted({device_of(a) for a in args if is_array(a)})
     if len(devices) < 2:
         return None
     return DeviceError(f"expected all arrays on one device, got arrays on {' and '.join(devices)}. Nothing moves by itself: move one of them with .to({devices[0]!r}) or .to({devices[-1]!r}).")

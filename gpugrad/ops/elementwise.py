@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.backend import namespace
-from gpugrad.ops.fit import add, dtype_of, zeros_like
+from gpugrad.ops.fit import dtype_of, zeros_like
 from gpugrad.ops.rules import Sample, constant, elementwise, general
 from gpugrad.tape import Tensor, plain
 
@@ -228,9 +228,19 @@ def angle(x: Any) -> Any:
 
 # ---------------------------------------------------------------------------------- choices
 
+
+def choose(c: Any, a: Any, b: Any) -> Any:
+    """:func:`numpy.where` of plain arrays and numbers."""
+    xp = namespace(c)
+    if xp is np and isinstance(c, np.generic):  # it came of numbers alone, and goes where the arrays are
+        xp = namespace(b if namespace(a) is np else a)
+        c = xp.asarray(c)
+    return xp.where(c, a, b)
+
+
 where_op = elementwise(
     "where",
-    lambda c, a, b: namespace(c).where(c, a, b),
+    choose,
     None,  # type: ignore[arg-type]
     lambda d, _y, c, _a, _b: where(c, d, 0.0),
     lambda d, _y, c, _a, _b: where(c, 0.0, d),
@@ -242,7 +252,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     """``x`` where ``condition``, else ``y``; with ``condition`` alone its nonzero indices. See :func:`numpy.where`."""
     if x is None and y is None:
         return nonzero(condition)
-    return where_op(Tensor(plain(condition)) if type(condition) is Tensor else condition if hasattr(condition, "shape") else np.asarray(condition), x, y)
+    return where_op(Tensor(plain(condition)) if type(condition) is Tensor else condition if hasattr(condition, "shape") else np.asarray(condition)[()], x, y)
 
 
 def _larger(d: Any, y: Any, this: Any, other: Any) -> Any:

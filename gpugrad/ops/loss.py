@@ -12,7 +12,7 @@ import numpy as np
 from gpugrad.backend import namespace
 from gpugrad.ops import reduce
 from gpugrad.ops.activations import log_softmax, reusable, sigmoid_slope, softmax
-from gpugrad.ops.elementwise import clip, log, log1p, maximum, multiply, negative, strong_divide
+from gpugrad.ops.elementwise import choose, clip, log, log1p, maximum, multiply, negative, strong_divide
 from gpugrad.ops.fit import astype, dtype_of, shape_of
 from gpugrad.ops.index import take_along_axis
 from gpugrad.ops.rules import Sample, elementwise, general
@@ -149,15 +149,14 @@ def _with_probabilities(logits: Any, target: Any, reduction: str, axis: int) -> 
 
 
 def _bce_with_logits(x: Any, y: Any) -> Any:
-    e = np.copysign(x, np.asarray(-1.0, x.dtype))
+    e = np.copysign(x, -1.0)
     out = reusable(e)
     return (np.maximum(x, 0) - x * y) + np.log1p(np.exp(e, out=out), out=out)
 
 
 def _bce_residual(x: Any, y: Any) -> Any:
     e = np.exp(np.copysign(x, -1.0))
-    positive = np.asarray(x >= 0)
-    return namespace(x).where(positive, (1 - y) - y * e, e * (1 - y) - y) / (1 + e)
+    return choose(np.greater_equal(x, 0), (1 - y) - y * e, e * (1 - y) - y) / (1 + e)
 
 
 bce_residual = elementwise(
