@@ -58,3 +58,15 @@ def test_a_failing_child_is_reported() -> None:
 def test_tables() -> None:
     assert harness.table(["a", "b"], [["x", 0.012345], ["y", None]]).splitlines()[2:] == ["| x | 0.012 |", "| y | - |"]
     assert harness.verdict(0.5, 0.6).endswith("met") and harness.verdict(0.7, 0.6).endswith("missed") and "not measured" in harness.verdict(None, 0.6)
+
+
+@pytest.mark.parametrize("optimizer", mlp.OPTIMIZERS)
+def test_steps_run_on_any_device(optimizer: str, device: str) -> None:
+    forward, backward, update = mlp.gpugrad_parts(mlp.TINY[-1], optimizer, device)
+    losses = []
+    for _ in range(3):
+        loss = forward()
+        backward(loss)
+        update()
+        losses.append(loss.item())
+    assert loss.device.startswith(device) and losses[-1] < losses[0]
