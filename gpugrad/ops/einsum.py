@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.ops.fit import astype, dtype_of, shape_of
+from gpugrad.ops.fit import Shape, astype
 from gpugrad.ops.linalg import matmul_value
 from gpugrad.ops.reduce import sum
 from gpugrad.ops.rules import Sample, general
@@ -32,35 +32,35 @@ Labelled = tuple[Any, str]  # an array and a subscript for each of its axes
 
 def _pair_value(a: Any, b: Any, *, subscripts: str) -> Any:
     """A batched GEMM over (batch, free, summed) and (batch, summed, free); without sums, a product of elements."""
+    left, right, product = _layout(subscripts, a.shape, b.shape)
+    a, b = (x.transpose(axes).reshape(shape) for x, (axes, shape) in ((a, left), (b, right)))
+    if product is None:
+        return a * b
+    shape, axes = product
+    return matmul_value(a, b).reshape(shape).transpose(axes)
+
+
+@functools.lru_cache(maxsize=4096)
+def _layout(subscripts: str, m: Shape, n: Shape) -> Any:
+    """How to lay out both operands, (axes, shape), and the product, (shape, axes)."""
     (left, right), out = _terms(subscripts)
+    size = dict(zip(left + right, m + n, strict=True))
     summed = [k for k in left if k in right and k not in out]
-    if not summed:
-        return _aligned(a, left, out) * _aligned(b, right, out)
-    size = dict(zip(left + right, a.shape + b.shape, strict=True))
+    if not summed:  # the axes of the result, of length 1 where an operand does not have them
+        return *(([term.index(k) for k in out if k in term], [size[k] if k in term else 1 for k in out]) for term in (left, right)), None
     batch = [k for k in out if k in left and k in right]
     rows, columns = [k for k in left if k not in right], [k for k in right if k not in left]
-    lengths = [size[k] for k in batch]
-    m, k, n = (math.prod([size[label] for label in group]) for group in (rows, summed, columns))
-    a = _ordered(a, left, batch + rows + summed).reshape((*lengths, m, k))
-    b = _ordered(b, right, batch + summed + columns).reshape((*lengths, k, n))
     order = batch + rows + columns
-    return _ordered(matmul_value(a, b).reshape([size[label] for label in order]), order, out)
+    lengths = [size[k] for k in batch]
+    r, s, c = (math.prod([size[k] for k in group]) for group in (rows, summed, columns))
+    first = [left.index(k) for k in batch + rows + summed], (*lengths, r, s)
+    second = [right.index(k) for k in batch + summed + columns], (*lengths, s, c)
+    return first, second, ([size[k] for k in order], [order.index(k) for k in out])
 
 
 def _terms(subscripts: str) -> tuple[list[str], str]:
     inputs, out = subscripts.split("->")
     return inputs.split(","), out
-
-
-def _ordered(x: Any, labels: Sequence[str], order: Sequence[str]) -> Any:
-    return x.transpose([labels.index(k) for k in order])
-
-
-def _aligned(x: Any, labels: str, out: str) -> Any:
-    """The axes of x in the order of ``out``, with an axis of length 1 for what x does not have."""
-    x = _ordered(x, labels, [k for k in out if k in labels])
-    lengths = iter(x.shape)
-    return x.reshape([next(lengths) if k in labels else 1 for k in out])
 
 
 def _pull_left(g: Any, _y: Any, _a: Any, b: Any, *, subscripts: str) -> Any:
@@ -106,13 +106,13 @@ def einsum(*args: Any, optimize: Any = True, **options: Any) -> Any:
         raise TypeError(f"einsum() does not take {refused[0]}=: expected subscripts, operands and optimize=")
     subscripts, operands = (args[0], args[1:]) if isinstance(args[0], str) else _from_lists(args)
     xs = [as_array(x) for x in operands]
-    terms, out = _explicit(subscripts, tuple(len(shape_of(x)) for x in xs))
+    terms, out = _explicit(subscripts, tuple(len(x.shape) for x in xs))
     labelled = _without_broadcasting([_diagonals(x, term) for x, term in zip(xs, terms, strict=True)], subscripts)
-    for positions in _path(",".join(term for _, term in labelled) + "->" + out, tuple(shape_of(x) for x, _ in labelled), optimize):
+    for positions in _path(",".join(term for _, term in labelled) + "->" + out, tuple(x.shape for x, _ in labelled), optimize):
         chosen = [labelled.pop(i) for i in sorted(positions, reverse=True)]
         labelled.append(_product(chosen, out + "".join(term for _, term in labelled)))
-    y, dtype = labelled[0][0], np.result_type(*map(dtype_of, xs))
-    return y if dtype_of(y) == dtype else astype(y, dtype)  # sums of small integers and booleans keep their dtype
+    y = labelled[0][0]
+    return astype(y, np.result_type(*[x.dtype for x in xs]), copy=False) if y.dtype.kind in "biu" else y  # sums of small integers keep their dtype
 
 
 def _from_lists(args: Sequence[Any]) -> tuple[str, Sequence[Any]]:
@@ -153,8 +153,8 @@ def _diagonals(x: Any, term: str) -> Labelled:
     while repeated := [k for k in term if term.count(k) > 1]:
         k = repeated[0]
         i, j = term.index(k), term.rindex(k)
-        if shape_of(x)[i] != shape_of(x)[j]:
-            raise ValueError(f"einsum: got an operand of shape {shape_of(x)} with {k!r} on axes {i} and {j}, expected axes of one length")
+        if x.shape[i] != x.shape[j]:
+            raise ValueError(f"einsum: got an operand of shape {x.shape} with {k!r} on axes {i} and {j}, expected axes of one length")
         x, term = diagonal(x, 0, i, j), term[:i] + term[i + 1 : j] + term[j + 1 :] + k
     return x, term
 
@@ -163,13 +163,13 @@ def _without_broadcasting(labelled: list[Labelled], subscripts: str) -> list[Lab
     """Axes of length 1 are dropped where another operand has the same subscript with another length."""
     size: dict[str, int] = {}
     for x, term in labelled:
-        for k, n in zip(term, shape_of(x), strict=True):
+        for k, n in zip(term, x.shape, strict=True):
             if n != 1 and size.setdefault(k, n) != n:
-                shapes = ", ".join(str(shape_of(x)) for x, _ in labelled)
+                shapes = ", ".join(str(x.shape) for x, _ in labelled)
                 raise ValueError(f"einsum: got operands of shapes {shapes} for {subscripts!r}, expected one length for {k!r} (or 1), got {n} and {size[k]}")
     dropped = []
     for x, term in labelled:
-        kept = [(k, n) for k, n in zip(term, shape_of(x), strict=True) if n == size.get(k, 1)]
+        kept = [(k, n) for k, n in zip(term, x.shape, strict=True) if n == size.get(k, 1)]
         dropped.append((reshape(x, [n for _, n in kept]), "".join(k for k, _ in kept)))
     return dropped
 

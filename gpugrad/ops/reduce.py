@@ -30,7 +30,7 @@ Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 def axes_of(x: Any, axis: Axis) -> tuple[int, ...]:
     """The axes as a tuple of non-negative integers."""
-    ndim = len(shape_of(x))
+    ndim = len(x.shape)
     return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
 
 
@@ -75,6 +75,8 @@ def _accumulated(name: str) -> Any:
 
 def _refuse(name: str, out: Any, options: dict[str, Any]) -> None:
     """NumPy's options that have no meaning here, unless they are at their defaults."""
+    if out is None and not options:
+        return
     given = [key for key, value in {"out": out, **options}.items() if value is not None and value is not True and value is not np._NoValue]
     if given:
         raise TypeError(f"{name}() does not take {given[0]}=: the result is a new array; leave elements out with gg.where(mask, x, neutral_element)")
@@ -109,14 +111,14 @@ def sum(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims
     """The sum over ``axis``; see :func:`numpy.sum`."""
     _refuse("sum", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
-    return _sum(x, axis=axes_of(x, axis), keepdims=keepdims, shape=shape_of(x))
+    return _sum(x, axis=axes_of(x, axis), keepdims=keepdims, shape=x.shape)
 
 
 def mean(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The arithmetic mean over ``axis``; see :func:`numpy.mean`."""
     _refuse("mean", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
-    return _mean(x, axis=axes_of(x, axis), keepdims=keepdims, shape=shape_of(x))
+    return _mean(x, axis=axes_of(x, axis), keepdims=keepdims, shape=x.shape)
 
 
 def nansum(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
@@ -367,16 +369,19 @@ def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 
 @in_float32
-def _shares_value(x: Any, y: Any, *, axis: tuple[int, ...]) -> Any:
-    """exp(x - y). Where y is inf the infinite elements share evenly; where it is -inf, all get 0."""
+def _softmax_value(x: Any, *, axis: tuple[int, ...]) -> Any:
+    """exp(x - m) / sum(exp(x - m)). Where m is inf the infinite elements share evenly; where it is -inf, all get 0."""
+    if not x.size:
+        return np.exp(x)
     xp = namespace(x)
+    m = x.max(axis=axis, keepdims=True)
+    if xp is np and np.isfinite(m).all():  # on a GPU the question would cost a synchronisation
+        e = np.exp(x - m)
+        return e / e.sum(axis=axis, keepdims=True)
     with np.errstate(invalid="ignore"):
-        shares = np.exp(x - y)
-    if xp is np and np.isfinite(y).all():
-        return shares
-    infinite = x == np.inf
-    tied = infinite / np.maximum(infinite.sum(axis=axis, keepdims=True), 1).astype(shares.dtype)
-    return xp.where(np.isinf(y), tied, shares)
+        e = xp.where(np.isinf(m), x == np.inf, np.exp(x - m))
+    total = e.sum(axis=axis, keepdims=True)
+    return e / xp.where(total == 0, xp.ones((), total.dtype), total)
 
 
 def softmax_change(t: Any, s: Any, axis: tuple[int, ...]) -> Any:
@@ -385,23 +390,17 @@ def softmax_change(t: Any, s: Any, axis: tuple[int, ...]) -> Any:
     return s * (t - sum(s * t, axis, keepdims=True))
 
 
-_shares = Op(  # of y = logsumexp(x): the rules are those of softmax(x), and y itself has nothing to add
-    "softmax by logsumexp",
-    _shares_value,
-    lambda needs, g, s, _x, _y, *, axis: [softmax_change(g, s, axis), None],
-    lambda tangents, s, _x, _y, *, axis: softmax_change(tangents[0], s, axis),
+_softmax = Op(
+    "softmax of logsumexp",
+    _softmax_value,
+    [lambda g, s, _x, *, axis: softmax_change(g, s, axis)],
+    [lambda t, s, _x, *, axis: softmax_change(t, s, axis)],
 )
-
-
-def _softmax(y: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    return _shares(x, restored(y, axis, keepdims), axis=axis)
-
-
 _lse = general(
     "logsumexp",
     _logsumexp,
-    [lambda g, y, x, *, axis, keepdims: restored(g, axis, keepdims) * _softmax(y, x, axis, keepdims)],
-    [lambda t, y, x, *, axis, keepdims: sum(t * _softmax(y, x, axis, keepdims), axis, keepdims=keepdims)],
+    [lambda g, _y, x, *, axis, keepdims: restored(g, axis, keepdims) * _softmax(x, axis=axis)],
+    [lambda t, _y, x, *, axis, keepdims: sum(t * _softmax(x, axis=axis), axis, keepdims=keepdims)],
     samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
 )
 

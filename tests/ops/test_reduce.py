@@ -1,0 +1,336 @@
+"""Reductions and scans: values as NumPy's, derivatives to second order against differences, kinks, tails, 16 bits, and what went wrong elsewhere."""
+
+import warnings
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import gpugrad as gg
+from gpugrad.tape import Reverse
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(2, 3, 4))
+AXES = [None, 0, -1, (0, 2), (-1, 0), ()]
+
+
+def numeric(f, x, e=1e-5):
+    """Central differences of a scalar function."""
+    g = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        d = np.zeros_like(x)
+        d[i] = e
+        g[i] = (f(x + d) - f(x - d)) / (2 * e)
+    return g
+
+
+def check(f, x):
+    """Both modes to second order, in all four nestings, of a curved scalar made of ``f``."""
+    w = RNG.normal(size=np.shape(f(x)))
+
+    def scalar(v):
+        return gg.sum(gg.sin(f(v)) * w)
+
+    t = RNG.normal(size=x.shape)
+    g = gg.grad(scalar)(x)
+    assert type(g) is np.ndarray and g.shape == x.shape and g.dtype == x.dtype
+    np.testing.assert_allclose(g, numeric(scalar, x), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(gg.jvp(scalar, x, t)[1], np.sum(g * t), rtol=1e-10, atol=1e-12)
+    e = 1e-5
+    expected = (gg.grad(scalar)(x + e * t) - gg.grad(scalar)(x - e * t)) / (2 * e)
+    for mode in ("forward-over-reverse", "reverse-over-reverse"):
+        np.testing.assert_allclose(gg.hvp(scalar, x, t, mode=mode), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gg.grad(lambda v: gg.jvp(scalar, v, t)[1])(x), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gg.jvp(lambda v: gg.jvp(scalar, v, t)[1], x, t)[1], np.sum(expected * t), rtol=1e-5, atol=1e-7)
+
+
+def complex_pairing(f, x):
+    """<g, J t> = <J' g, t>, and the jvp is the difference quotient; real parts, for maps that are not complex-linear."""
+    x = x + 1j * RNG.normal(size=x.shape)
+    t = RNG.normal(size=x.shape) + 1j * RNG.normal(size=x.shape)
+    y, y_dot = gg.jvp(f, x, t)
+    np.testing.assert_allclose(y_dot, (f(x + 1e-6 * t) - f(x - 1e-6 * t)) / 2e-6, rtol=1e-6, atol=1e-8)
+    g = RNG.normal(size=np.shape(y)) + (1j * RNG.normal(size=np.shape(y)) if np.iscomplexobj(y) else 0)
+    (back,) = gg.vjp(f, x)[1](g)
+    np.testing.assert_allclose(np.sum(g * y_dot).real, np.sum(back * t).real, rtol=1e-9, atol=1e-11)
+
+
+# ---------------------------------------------------------------------------------- values and derivatives
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "max", "min", "ptp", "var", "std"])
+def test_as_numpy(name, axis, keepdims):
+    ours, numpys = getattr(gg, name), getattr(np, name)
+    np.testing.assert_allclose(ours(X, axis=axis, keepdims=keepdims), numpys(X, axis=axis, keepdims=keepdims), rtol=1e-14)
+    assert gg.tensor(X).sum(axis, keepdims=keepdims).shape == X.sum(axis, keepdims=keepdims).shape
+    if axis != ():
+        check(lambda x: ours(x, axis=axis, keepdims=keepdims), X)
+
+
+@pytest.mark.parametrize("axis", [None, 1, (0, 2)])
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "var", "std"])
+def test_complex(name, axis):
+    complex_pairing(lambda x: getattr(gg, name)(x, axis), X)
+
+
+def test_complex_scans():
+    complex_pairing(lambda x: gg.cumsum(x, 1), X)
+    complex_pairing(lambda x: gg.cumprod(x, 1), X)
+
+
+@pytest.mark.parametrize("ddof", [0, 1, 0.5])
+def test_ddof_and_correction(ddof):
+    for name in ("var", "std"):
+        ours, numpys = getattr(gg, name), getattr(np, name)
+        np.testing.assert_allclose(ours(X, 1, ddof=ddof), numpys(X, 1, ddof=ddof))
+        np.testing.assert_allclose(ours(X, 1, correction=ddof), numpys(X, 1, correction=ddof))
+        check(lambda x, f=ours: f(x, (0, 2), ddof=ddof), X)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1])
+def test_scans(axis):
+    for name in ("cumsum", "cumprod"):
+        np.testing.assert_allclose(getattr(gg, name)(X, axis), getattr(np, name)(X, axis))
+        check(lambda x, name=name: getattr(gg, name)(x, axis), X)
+
+
+@pytest.mark.parametrize("axis", [None, 1, (0, 2)])
+def test_logsumexp_median_average(axis):
+    np.testing.assert_allclose(gg.logsumexp(X, axis), np.log(np.exp(X).sum(axis)))
+    np.testing.assert_allclose(gg.median(X, axis, keepdims=True), np.median(X, axis, keepdims=True))
+    check(lambda x: gg.logsumexp(x, axis), X)
+    check(lambda x: gg.median(x, axis), X)
+    weights = RNG.uniform(1, 2, size=X.shape)
+    np.testing.assert_allclose(gg.average(X, axis, weights), np.average(X, axis, weights))
+    check(lambda x: gg.average(x, axis, weights), X)
+    check(lambda w: gg.average(X, axis, w), weights)
+
+
+def test_average_of_vector_weights():
+    w = RNG.uniform(1, 2, size=3)
+    np.testing.assert_allclose(gg.average(X, 1, w), np.average(X, 1, w))
+    np.testing.assert_allclose(gg.average(X, (1, 0), RNG.uniform(1, 2, size=(3, 2)) * 0 + 1), X.mean((0, 1)))
+    np.testing.assert_allclose(gg.average(X, 1, w, returned=True)[1], np.average(X, 1, w, returned=True)[1])
+    check(lambda v: gg.average(X, 1, v), w)
+    with pytest.raises(ValueError, match=r"\(2,\) for shape \(2, 3, 4\)"):
+        gg.average(X, 1, np.ones(2))
+
+
+def test_without_nan():
+    x = X.copy()
+    x[0, 1, 2] = np.nan
+    np.testing.assert_allclose(gg.nansum(x, 1), np.nansum(x, 1))
+    np.testing.assert_allclose(gg.nanmean(x, 1), np.nanmean(x, 1))
+    g = gg.grad(lambda v: gg.sum(gg.nanmean(v, 1)))(x)
+    assert g[0, 1, 2] == 0 and g[0, 0, 2] == 0.5 and g[0, 0, 0] == 1 / 3
+
+
+def test_what_has_no_derivative():
+    for name in ("argmax", "argmin", "any", "all", "count_nonzero"):
+        for axis in (None, 1):
+            for keepdims in (False, True):
+                ours = getattr(gg, name)(X, axis=axis, keepdims=keepdims)
+                np.testing.assert_array_equal(ours, getattr(np, name)(X, axis=axis, keepdims=keepdims))
+    t = gg.tensor(X, requires_grad=True)
+    assert not t.argmax(1).requires_grad and type(t.any()) is gg.Tensor
+    assert gg.any(X > 1, axis=(0, 1)).shape == (4,)
+
+
+def test_plain_in_plain_out():
+    assert gg.sum([[1, 2], [3, 4]], axis=0).tolist() == [4, 6]
+    assert gg.mean(3.0) == 3 and gg.logsumexp(3.0) == 3 and gg.max([1, 5]) == 5
+    assert not isinstance(gg.sum(X), gg.Tensor)
+    assert gg.sum(np.ones(3, np.int8)).dtype == np.int64 and gg.sum(np.ones(3, bool)) == 3
+    assert gg.mean(np.arange(4)).dtype == np.float64
+    assert gg.sum(np.ones(3, np.float32), dtype=np.float64).dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "var", "logsumexp", "std", "prod"])
+def test_layouts(name):
+    f = getattr(gg, name)
+    for x in (np.asfortranarray(X), X[::-1, :, ::2], np.broadcast_to(X[:, :1], X.shape), X[:, :1, :1], np.float32(X).T):
+        np.testing.assert_allclose(f(x, axis=1), f(x.copy(), axis=1), rtol=1e-6)
+        t = gg.grad(lambda v: gg.sum(f(v, axis=(0, 2)) ** 2))
+        g = t(x)
+        np.testing.assert_allclose(g, t(x.copy()), rtol=1e-5)
+        assert g.dtype == x.dtype and g.shape == x.shape
+    zero_d = np.array(0.7)
+    assert gg.grad(lambda v: gg.sum(gg.sin(f(v))))(zero_d).shape == ()
+
+
+def test_empty():
+    x = np.zeros((0, 3))
+    assert gg.sum(x) == 0 and gg.prod(x, 0).tolist() == [1, 1, 1]
+    assert gg.logsumexp(x, 0).tolist() == [-np.inf] * 3
+    for f in (gg.sum, gg.prod):
+        assert gg.grad(f)(x).shape == (0, 3)
+    assert gg.grad(lambda v: gg.sum(gg.max(v, 1)))(x).shape == (0, 3)
+    assert gg.grad(lambda v: gg.sum(gg.mean(v, 1)))(x).shape == (0, 3)
+    with pytest.raises(ValueError):
+        gg.max(x)
+
+
+# ---------------------------------------------------------------------------------- what went wrong elsewhere
+
+
+@pytest.mark.parametrize("x", [[2.0, 0.0, 3.0, 0.0], [0.0, 2.0, 3.0], [0.0, 0.0, 0.0], [0.0], [4.0, 0.0], [1.0, 2.0, 0.0, 4.0, 5.0]])
+def test_prod_with_zeros(x):
+    # pytorch#106789 (second derivative with two zeros), pytorch#82644, HIPS/autograd, tinygrad#17404, mxnet#17864: no division by x
+    x = np.array(x)
+    expected = [np.prod(np.delete(x, i)) for i in range(len(x))]
+    np.testing.assert_allclose(gg.grad(gg.prod)(x), expected)
+    hessian = [[0 if i == j else np.prod(np.delete(x, [i, j])) for j in range(len(x))] for i in range(len(x))]
+    np.testing.assert_allclose(gg.hessian(gg.prod)(x), hessian)
+    np.testing.assert_allclose(gg.jacobian(gg.grad(gg.prod), mode="reverse")(x), hessian)
+    check(gg.prod, x)
+    check(gg.cumprod, x)
+
+
+def test_cumprod_with_zeros():
+    # tensorflow#3862, Theano#5197, burn#3864
+    np.testing.assert_allclose(gg.grad(lambda x: gg.sum(gg.cumprod(x)))(np.array([2.0, 0.0, 3.0, 4.0])), [1, 32, 0, 0])
+    np.testing.assert_allclose(gg.grad(lambda x: gg.sum(gg.cumprod(x) ** 2))(np.array([1.0, 0.0])), [2, 0])
+
+
+def test_prod_of_a_negative_axis():
+    # tensorflow#10835
+    g = gg.grad(lambda x: gg.sum(gg.prod(x, -1)))(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    np.testing.assert_allclose(g, [[2, 1], [4, 3]])
+
+
+def test_no_axes_is_the_identity():
+    # pytorch#28993: the value of mean(x, axis=()) and its derivative have to agree
+    np.testing.assert_array_equal(gg.mean(X, ()), np.mean(X, ()))
+    np.testing.assert_array_equal(gg.grad(lambda x: gg.sum(gg.mean(x, ())))(X), np.ones_like(X))
+
+
+def test_several_axes_are_put_back_where_they_were():
+    # cs249r_book#1867, Theano#1430, Paddle#23455
+    w = RNG.normal(size=3)
+    g = gg.grad(lambda x: gg.sum(gg.sum(x, (0, -1)) * w))(X)
+    np.testing.assert_allclose(g, np.broadcast_to(w[:, None], X.shape))
+
+
+def test_ties_share_evenly():
+    # pytorch#43519
+    x = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
+    np.testing.assert_allclose(gg.grad(lambda v: gg.sum(gg.max(v, 1)))(x), [[0, 0.5, 0.5], [1 / 3] * 3])
+    np.testing.assert_allclose(gg.jvp(lambda v: gg.max(v, 1), x, np.array([[5.0, 1.0, 2.0], [1.0, 2.0, 6.0]]))[1], [1.5, 3])
+    many = np.ones(70_000, np.float16)  # the number of ties does not fit into 16 bits
+    g = gg.grad(lambda v: gg.max(v) * 1000)(many)
+    np.testing.assert_allclose(g.astype(float), 1 / 70, rtol=1e-3)
+
+
+def test_nan_propagates_and_receives_the_derivative():
+    x = np.array([1.0, np.nan, 3.0])
+    for f in (gg.max, gg.min):
+        assert np.isnan(f(x))
+        np.testing.assert_array_equal(gg.grad(f)(x), [0, 1, 0])
+
+
+def test_std_of_equal_elements():
+    # pytorch#4320, jax#11716, keras#2960, tensorflow#56830
+    for x in (np.full(3, 2.0), np.zeros((2, 2)), np.ones(1)):
+        assert not gg.grad(gg.std)(x).any()
+        assert not gg.hessian(gg.std)(x).any()
+        assert gg.jvp(gg.std, x, np.ones_like(x))[1] == 0
+    rows = np.array([[1.0, 1.0], [1.0, 3.0]])
+    np.testing.assert_allclose(gg.grad(lambda v: gg.sum(gg.std(v, 1)))(rows), [[0, 0], [-0.5, 0.5]])
+
+
+def test_var_of_one_element_without_freedom_is_nan():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isnan(gg.var(np.ones(1), ddof=1)) and np.isnan(gg.grad(lambda x: gg.var(x, ddof=1))(np.ones(1))).all()
+
+
+def test_var_far_from_zero():
+    x = (1e4 + RNG.normal(size=1000)).astype(np.float32)
+    centred = x.astype(float) - x.astype(float).mean()
+    np.testing.assert_allclose(gg.var(x), np.mean(centred**2), rtol=1e-3)
+    np.testing.assert_allclose(gg.grad(gg.var)(x), 2 * centred / 1000, atol=1e-5)
+
+
+def test_logsumexp_of_infinities():
+    # jax#6811, pytorch#31829, pytorch#49724: all -inf has the value -inf and derivative 0; nothing warns
+    cases = [
+        ([-np.inf, -np.inf], -np.inf, [0, 0]),
+        ([-np.inf, 1.0], 1.0, [0, 1]),
+        ([np.inf, 0.0], np.inf, [1, 0]),
+        ([np.inf, np.inf, 0.0], np.inf, [0.5, 0.5, 0]),
+        ([np.inf, -np.inf], np.inf, [1, 0]),
+        ([800.0, np.inf], np.inf, [0, 1]),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x, value, gradient in cases:
+            x = np.array(x)
+            assert gg.logsumexp(x) == value
+            np.testing.assert_array_equal(gg.grad(gg.logsumexp)(x), gradient)
+            assert np.isfinite(gg.jvp(gg.logsumexp, x, np.ones_like(x))[1])
+            assert np.isfinite(gg.hessian(gg.logsumexp)(x)).all()
+    assert np.isnan(gg.grad(gg.logsumexp)(np.array([np.nan, 1.0]))).all()
+
+
+@pytest.mark.parametrize("gap", [1.0, 40.0, 300.0, 700.0])
+def test_tails_of_logsumexp(gap):
+    # with one element ahead by `gap`: value e^-gap (shifted to 0), shares 1 and e^-gap, curvature e^-gap in all four places
+    x, tail = np.array([0.0, -gap]), np.exp(-gap)
+    np.testing.assert_allclose(gg.logsumexp(x), np.log1p(tail), rtol=1e-13)
+    np.testing.assert_allclose(gg.grad(gg.logsumexp)(x), [1 / (1 + tail), tail / (1 + tail)], rtol=1e-13)
+    curvature = tail / (1 + tail) ** 2
+    np.testing.assert_allclose(gg.hessian(gg.logsumexp)(x), [[curvature, -curvature], [-curvature, curvature]], rtol=1e-12)
+    np.testing.assert_allclose(gg.hvp(gg.logsumexp, x, np.array([1.0, 0.0]), mode="reverse-over-reverse"), [curvature, -curvature], rtol=1e-12)
+
+
+def test_logsumexp_does_not_overflow():
+    x = np.array([1000.0, 1000.0], np.float32)
+    np.testing.assert_allclose(gg.logsumexp(x), 1000 + np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(gg.grad(gg.logsumexp)(x), [0.5, 0.5])
+    np.testing.assert_allclose(gg.logsumexp(-x), -1000 + np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_sixteen_bits_accumulate_in_float32(dtype):
+    x = np.full(4096, 0.25, dtype)  # in 16 bits the sum would stop growing at 512 (bfloat16: 64)
+    assert gg.sum(x) == 1024 and gg.sum(x.reshape(64, 64), 0)[0] == 16 and gg.cumsum(x)[-1] == 1024
+    for f in (gg.sum, gg.mean, gg.prod, gg.max, gg.min, gg.var, gg.std, gg.logsumexp, gg.ptp, gg.median):
+        y, g = gg.value_and_grad(lambda v, f=f: f(v))(x[:5] * np.arange(1, 6).astype(dtype))
+        assert y.dtype == dtype and g.dtype == dtype, f
+        assert np.isfinite(g.astype(float)).all(), f
+    large = np.full(8, 60000, dtype)  # the sum overflows float16, the mean does not
+    assert np.isfinite(float(gg.mean(large))) and float(gg.std(large)) == 0
+
+
+# ---------------------------------------------------------------------------------- errors, and what the tape keeps
+
+
+def test_what_is_refused():
+    for options in ({"out": np.zeros(())}, {"where": X > 0}, {"initial": 1.0}):
+        with pytest.raises(TypeError, match=f"sum\\(\\) does not take {next(iter(options))}="):
+            gg.sum(X, **options)
+    assert gg.sum(X, where=True) == X.sum()
+    with pytest.raises(np.exceptions.AxisError):
+        gg.sum(X, axis=3)
+    with pytest.raises(ValueError, match="repeated axis"):
+        gg.sum(X, axis=(0, 0))
+    with pytest.raises(TypeError, match="complex"):
+        gg.logsumexp(X + 1j)
+
+
+def test_numpys_functions_reach_ours():
+    t = gg.tensor(X, requires_grad=True)
+    for f in (np.sum, np.mean, np.max, np.std, np.prod, np.cumsum, np.ptp, np.median):
+        y = f(t, axis=1)
+        assert type(y) is gg.Tensor and y.requires_grad
+        np.testing.assert_allclose(y.numpy(), f(X, axis=1))
+
+
+def test_sum_and_mean_keep_nothing():
+    t = gg.tensor(X, requires_grad=True)
+    for y in (t.sum(1), t.mean((0, 2)), t.cumsum(1)):
+        assert isinstance(y.node, Reverse) and y.node.y is None and all(v is None for v in y.node.vals)
+    y = t.max(1)
+    assert y.node.y is y.value and y.node.vals[0] is t.value
