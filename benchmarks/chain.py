@@ -18,20 +18,24 @@ from benchmarks.harness import NAMES, Results, against, child, in_turn, number, 
 TARGET = 0.6
 CONTENDERS = ("gpugrad", "torch", "autograd", "jax", "numpy")
 MIXES = {"add, multiply": 2, "tanh, multiply, sin, add": 4}  # how many operations a link of the chain has
-X, A = np.linspace(0.1, 1.0, 10, dtype=np.float32), np.linspace(0.9, 1.1, 10, dtype=np.float32)
+X = np.linspace(0.1, 1.0, 10, dtype=np.float32)
+A, B = (
+    np.linspace(0.99999, 1.00001, 10, dtype=np.float32),
+    np.linspace(-1e-5, 1e-5, 10, dtype=np.float32),
+)  # no value and no derivative runs to infinity or to 0
 
 
-def chain(xp: Any, x: Any, a: Any, mix: str, n: int) -> Any:
+def chain(xp: Any, x: Any, a: Any, b: Any, mix: str, n: int) -> Any:
     """n operations, each on the result of the one before; the names are the same in every library."""
     if mix == "add, multiply":
         for _ in range(n // 2):
-            x = (x + a) * a
+            x = (x + b) * a
         return x
     if mix not in MIXES:
         raise ValueError(f"no such mix: {mix!r}, expected one of {list(MIXES)}")
     tanh, sin = xp.tanh, xp.sin
     for _ in range(n // 4):
-        x = sin(tanh(x) * a) + a
+        x = sin(tanh(x) * a) + b
     return x
 
 
@@ -40,7 +44,7 @@ def by_hand(mix: str, n: int) -> np.ndarray:
     x, g = X, np.ones_like(X)
     if mix == "add, multiply":
         for _ in range(n // 2):
-            x = (x + A) * A
+            x = (x + B) * A
         for _ in range(n // 2):
             g = g * A
         return g
@@ -48,7 +52,7 @@ def by_hand(mix: str, n: int) -> np.ndarray:
     for _ in range(n // 4):
         y = np.tanh(x)
         z = y * A
-        x = np.sin(z) + A
+        x = np.sin(z) + B
         kept.append((y, z))
     for y, z in reversed(kept):
         g = g * np.cos(z)
@@ -65,21 +69,21 @@ def gradient(contender: str, mix: str, n: int) -> Callable[[], Any]:
         import autograd
         import autograd.numpy as anp
 
-        g = autograd.grad(lambda x: anp.sum(chain(anp, x, A, mix, n)))
+        g = autograd.grad(lambda x: anp.sum(chain(anp, x, A, B, mix, n)))
         return lambda: g(X)
     if contender == "jax":
         import jax
         import jax.numpy as jnp
 
-        a, x0 = jnp.asarray(A), jnp.asarray(X)
-        g = jax.grad(lambda x: jnp.sum(chain(jnp, x, a, mix, n)))
+        a, b, x0 = map(jnp.asarray, (A, B, X))
+        g = jax.grad(lambda x: jnp.sum(chain(jnp, x, a, b, mix, n)))
         return lambda: g(x0).block_until_ready()
     xp = importlib.import_module(contender)
-    make, a = (xp.from_numpy, xp.from_numpy(A)) if contender == "torch" else (xp.tensor, A)
+    make, (a, b) = (xp.from_numpy, map(xp.from_numpy, (A, B))) if contender == "torch" else (xp.tensor, (A, B))
 
     def run() -> Any:
         x = make(X).requires_grad_()
-        chain(xp, x, a, mix, n).sum().backward()
+        chain(xp, x, a, b, mix, n).sum().backward()
         return x.grad.numpy()
 
     return run

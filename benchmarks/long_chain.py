@@ -9,7 +9,7 @@ import importlib
 import time
 from typing import Any
 
-from benchmarks.chain import A, X, chain
+from benchmarks.chain import A, B, X, chain
 from benchmarks.harness import NAMES, PeakMemory, against, child, in_turn, number, table, timed, verdict
 
 TARGET = 1.0
@@ -23,14 +23,14 @@ def build(contender: str, n: int) -> Any:
         import autograd
         import autograd.numpy as anp
 
-        g = autograd.grad(lambda x: anp.sum(chain(anp, x, A * 0.5, MIX, n)))
+        g = autograd.grad(lambda x: anp.sum(chain(anp, x, A, B, MIX, n)))
         return lambda: g(X)
     xp = importlib.import_module(contender)
-    make, a = (xp.from_numpy, xp.from_numpy(A * 0.5)) if contender == "torch" else (xp.tensor, A * 0.5)
+    make, (a, b) = (xp.from_numpy, map(xp.from_numpy, (A, B))) if contender == "torch" else (xp.tensor, (A, B))
 
     def run() -> None:
         x = make(X).requires_grad_()
-        chain(xp, x, a, MIX, n).sum().backward()
+        chain(xp, x, a, b, MIX, n).sum().backward()
 
     return run
 
