@@ -192,7 +192,21 @@ floor, ceil, trunc, rint, sign_real = (
     elementwise(name, getattr(np, ufunc), lambda d, _y, _x: zeros_like(d), domain=(0.1, 0.4))
     for name, ufunc in (("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc"), ("rint", "rint"), ("sign_real", "sign"))
 )
-round = around = constant("around", lambda x, *, decimals=0: namespace(x).around(x, decimals), samples=[Sample((3,), decimals=1)])
+_around = general(
+    "around",
+    lambda x, *, decimals: namespace(x).around(x, decimals),
+    [lambda g, _y, _x, *, decimals: zeros_like(g)],
+    [lambda t, _y, _x, *, decimals: zeros_like(t)],
+    samples=[Sample((3, 4), decimals=1), Sample((), decimals=0)],
+)
+
+
+def around(x: Any, decimals: int = 0) -> Any:
+    """Rounded to so many decimals, halves to even; the derivative is 0. See :func:`numpy.round`."""
+    return _around(x, decimals=decimals)
+
+
+round = around
 heaviside = elementwise("heaviside", lambda x, h: namespace(x).heaviside(x, h), lambda d, _y, _x, _h: zeros_like(d), lambda d, _y, x, _h: where(equal(x, 0), d, 0.0), domain=(0.1, 2.0))
 
 

@@ -18,7 +18,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from gpugrad.backend import namespace
 from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
-from gpugrad.ops.fit import Shape, astype, dtype_of
+from gpugrad.ops.fit import Shape, astype, dtype_of, shape_of
 from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, restored, sum
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
@@ -90,10 +90,9 @@ def _misfit(m: Shape, n: Shape) -> ValueError:
 
 def dot(a: Any, b: Any) -> Any:
     """The product over the last axis of ``a`` and the last but one of ``b``; see :func:`numpy.dot`."""
-    a, b = as_array(a), as_array(b)
-    if not a.shape or not b.shape:
+    if not shape_of(a) or not shape_of(b):
         return multiply(a, b)
-    return matmul(a, b) if len(b.shape) <= 2 else tensordot(a, b, (-1, -2))
+    return matmul(a, b) if len(shape_of(b)) <= 2 else tensordot(a, b, (-1, -2))
 
 
 def vdot(a: Any, b: Any) -> Any:
@@ -108,8 +107,7 @@ def vecdot(a: Any, b: Any, axis: int = -1) -> Any:
 
 def inner(a: Any, b: Any) -> Any:
     """The product over the last axes of both; see :func:`numpy.inner`."""
-    a, b = as_array(a), as_array(b)
-    return multiply(a, b) if not a.shape or not b.shape else tensordot(a, b, (-1, -1))
+    return multiply(a, b) if not shape_of(a) or not shape_of(b) else tensordot(a, b, (-1, -1))
 
 
 def outer(a: Any, b: Any) -> Any:
