@@ -70,7 +70,7 @@ def _pull_left(g: Any, _y: Any, _a: Any, b: Any, *, subscripts: str) -> Any:
 
 def _pull_right(g: Any, _y: Any, a: Any, _b: Any, *, subscripts: str) -> Any:
     (left, right), out = _terms(subscripts)
-    return _pair(g, a, subscripts=f"{out},{left}->{right}")
+    return _pair(a, g, subscripts=f"{left},{out}->{right}")
 
 
 _pair: Op = general(
