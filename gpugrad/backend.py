@@ -149,7 +149,7 @@ def _import_array(obj: Any) -> Any:
             return cupy().from_dlpack(obj)
         return np.from_dlpack(obj)
     array = np.asarray(obj)
-    if array.dtype == object:
+    if array.dtype.kind in "OSUmM":
         raise TypeError(f"cannot make an array of {type(obj).__name__} {obj!r:.60}: expected numbers in a regular nest (ragged rows, None and arbitrary objects are not)")
     return array
 

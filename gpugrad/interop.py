@@ -41,7 +41,7 @@ def _array_function(self: Tensor, func: Any, types: Any, args: Any, params: Any)
     ours = _ours(func.__name__, func.__module__ or "numpy")
     if ours is not None:
         return ours(*args, **params)
-    return _fall_back(func, f"np.{func.__name__}", args, params)
+    return _fall_back(func, f"{(func.__module__ or 'numpy').replace('numpy', 'np', 1)}.{func.__name__}", args, params)
 
 
 _ABOUT_ARRAYS = {"shape", "ndim", "size", "result_type", "can_cast", "iscomplexobj", "isrealobj", "may_share_memory", "shares_memory", "min_scalar_type", "array_repr", "array_str"}

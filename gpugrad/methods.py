@@ -12,7 +12,7 @@ import numpy as np
 
 from gpugrad import backend, tape
 from gpugrad.ops import elementwise as ew
-from gpugrad.ops import index, linalg, reduce
+from gpugrad.ops import fit, index, linalg, reduce
 from gpugrad.ops import shape as shape_ops
 from gpugrad.ops.fit import add, astype
 from gpugrad.tape import Leaf, Tensor, plain
@@ -180,7 +180,7 @@ class Methods:
 
     def clone(self) -> Tensor:
         """A copy that derivatives pass through."""
-        return _copy(self)
+        return fit.copy(self)
 
     copy = clone
 
@@ -216,7 +216,7 @@ class Methods:
             t = _transfer(t, device)
         if dtype is not None and t.dtype != dtype:
             t = astype(t, dtype)
-        return _copy(t) if copy and t is self else t
+        return fit.copy(t) if copy and t is self else t
 
     def astype(self, dtype: Any, *, copy: bool = True) -> Tensor:
         """Cast; see :func:`gpugrad.astype`."""
@@ -355,6 +355,7 @@ class Methods:
     __xor__, __rxor__ = _method(ew.bitwise_xor), _reflected(ew.bitwise_xor)
     __lshift__, __rlshift__ = _method(ew.left_shift), _reflected(ew.left_shift)
     __rshift__, __rrshift__ = _method(ew.right_shift), _reflected(ew.right_shift)
+    __round__ = _method(ew.around)
     __eq__, __ne__ = _method(ew.equal), _method(ew.not_equal)
     __lt__, __le__, __gt__, __ge__ = map(_method, (ew.less, ew.less_equal, ew.greater, ew.greater_equal))
     __hash__ = object.__hash__
@@ -370,6 +371,12 @@ class Methods:
     squeeze, unsqueeze, swapaxes, diagonal = shape_ops.squeeze, shape_ops.expand_dims, shape_ops.swapaxes, shape_ops.diagonal
     flip, roll, repeat, split = shape_ops.flip, shape_ops.roll, shape_ops.repeat, shape_ops.split
     take, sort, argsort = index.take, index.sort, _method(index.argsort)
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+        return other // self, other % self
 
     def reshape(self, *shape: Any) -> Tensor:
         """A new shape, as one tuple or several integers; see :func:`numpy.reshape`."""
@@ -408,7 +415,6 @@ class Methods:
 
 # ------------------------------------------------------------------------------------------------- helpers of the methods
 
-_copy = tape.Op("copy", lambda x: x.copy(), [lambda g, _y, _x: g], [lambda t, _y, _x: t])
 _transfer_op = tape.Op(
     "to",
     lambda x, *, device, source: backend.to_device(x, device),

@@ -8,11 +8,11 @@ import numpy as np
 
 from gpugrad import tape
 from gpugrad.backend import namespace
-from gpugrad.ops.rules import REALS, Sample, elementwise, linear
-from gpugrad.tape import Tensor, plain
+from gpugrad.ops.rules import REALS, Sample, elementwise, general, linear
+from gpugrad.tape import Tensor, plain, unary
 
 __all__ = [
-    "add", "astype", "broadcast_to", "empty_like", "full_like", "ones_like", "zeros_like",
+    "add", "astype", "broadcast_to", "copy", "empty_like", "full_like", "ones_like", "zeros_like",
 ]  # fmt: skip
 
 Shape = tuple[int, ...]
@@ -93,6 +93,11 @@ def broadcast_to(x: Any, shape: Any) -> Any:
 def sum_to(x: Any, shape: Shape) -> Any:
     """``x`` summed over the axes that :func:`broadcast_to` would have repeated to reach its shape."""
     return x if shape_of(x) == tuple(shape) else _sum(x, shape=tuple(shape), source=shape_of(x))
+
+
+# ---- copy
+
+copy = unary(general("copy", lambda x: namespace(x).array(x), [lambda g, _y, _x: g], [lambda t, _y, _x: t], samples=[Sample((2, 3)), Sample(())], doc="A copy that derivatives pass through."))
 
 
 # ---- what the walk needs
