@@ -527,10 +527,7 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
             continue
         op, parents, vals, y, params = node.op, node.parents, node.vals, node.y, node.params
         if vals is None:
-            raise RuntimeError(
-                "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
-                "Specify retain_graph=True if you need to backward through the graph a second time."
-            )
+            raise _freed()
         if mutated:
             check_versions(node)
         if create_graph:
@@ -566,6 +563,13 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
     return found
 
 
+def _freed() -> RuntimeError:
+    return RuntimeError(
+        "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
+        "Specify retain_graph=True if you need to backward through the graph a second time."
+    )
+
+
 def _gather(pick: Pick, g: Value, grads: dict[Any, Any], heap: list[tuple[int, Any]]) -> None:
     """Enter the cotangent of one output into the list that the call's joint rule is given."""
     call = pick.parents[0]
@@ -583,6 +587,8 @@ def _ancestors_of_interest(outputs: list[Any], targets: set[Any]) -> set[Any]:
     while stack:
         node = stack.pop()
         order.append(node)
+        if isinstance(node, Reverse) and node.vals is None and node not in targets:
+            raise _freed()  # its parents are gone with it: who knows where it led
         for p in node.parents:
             if p is not None and p not in seen and p.order <= oldest:
                 seen.add(p)

@@ -161,6 +161,9 @@ def test_backward_frees_as_it_goes():
     assert y.node.vals is None
     with pytest.raises(RuntimeError, match="second time"):
         y.sum().backward()
+    for options in ({}, {"allow_unused": True}):
+        with pytest.raises(RuntimeError, match="second time"):
+            gg.autograd.grad(y.sum(), x, **options)
 
 
 def test_retain_graph_allows_another_backward_and_accumulates():
