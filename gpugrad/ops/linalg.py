@@ -18,7 +18,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from gpugrad.backend import namespace
 from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
-from gpugrad.ops.fit import Shape, astype, dtype_of, shape_of
+from gpugrad.ops.fit import Shape, astype, dtype_of, shape_of, zeros_like
 from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, restored, sum
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
@@ -336,7 +336,7 @@ def matrix_power(x: Any, n: int) -> Any:
     if n < 0:
         x, n = inv(x), -n
     if n == 0:
-        return multiply(x, 0) + namespace(plain(x)).eye(x.shape[-1], dtype=dtype_of(x))
+        return zeros_like(x) + namespace(plain(x)).eye(x.shape[-1], dtype=dtype_of(x))
     half = matrix_power(x, n // 2) if n > 1 else None
     return x if n == 1 else matmul(half, half) if n % 2 == 0 else matmul(matmul(half, half), x)
 
@@ -350,7 +350,7 @@ def _cofactors(y: Any, a: Any) -> Any:
         return expand_dims(y, (-2, -1)) * matrix_transpose(inv(a))
     n = a.shape[-1]
     identity = namespace(plain(a)).eye(n, dtype=dtype_of(a))
-    m = a * 0 + identity
+    m = zeros_like(a) + identity
     for k in range(1, n):
         am = matmul(a, m)
         m = am - expand_dims(trace(am, 0, -2, -1) / k, (-2, -1)) * identity

@@ -224,3 +224,13 @@ def test_errors(subscripts, shapes, message):
 def test_out_is_refused():
     with pytest.raises(TypeError, match="einsum\\(\\) does not take out="):
         gg.einsum("i->", np.zeros(3), out=np.zeros(()))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if 0 not in c[1]], ids=lambda case: f"{case[0]} {case[1:]}")
+def test_devices_agree(case, put, device):
+    subscripts, *shapes = case
+    xs = [np.asarray(RNG.normal(size=s)) for s in shapes]
+    gradient = gg.grad(lambda *v: gg.sum(gg.einsum(subscripts, *v) ** 2), tuple(range(len(xs))))
+    for g, expected in zip(gradient(*map(put, xs)), gradient(*xs), strict=True):
+        assert gg.backend.device_of(g) == gg.backend.device_name(device)
+        np.testing.assert_allclose(gg.backend.to_device(g, "cpu"), expected, rtol=1e-10, atol=1e-12)

@@ -339,8 +339,8 @@ def test_norm_of_infinities_and_sixteen_bits():
 def test_gradient_penalty():
     # the gradient of || grad ||: design, worked example 13
     w = normal((4, 3))
-    critic = lambda x, w: gg.sum(gg.tanh(gg.matmul(x, w)))  # noqa: E731
-    penalty = lambda w, x: (gg.linalg.norm(gg.grad(critic)(x, w)) - 1) ** 2  # noqa: E731
+    critic = lambda x, w: gg.sum(gg.tanh(gg.matmul(x, w)))
+    penalty = lambda w, x: (gg.linalg.norm(gg.grad(critic)(x, w)) - 1) ** 2
     check(penalty, w, normal((2, 4)))
 
 
@@ -399,7 +399,7 @@ def test_cholesky():
     h = COMPLEX @ COMPLEX.conj().swapaxes(-1, -2) + np.eye(3)
     np.testing.assert_allclose(gg.linalg.cholesky(h), np.linalg.cholesky(h))
     complex_pairing(gg.linalg.cholesky, h)
-    log_det = lambda x: 2 * gg.sum(gg.log(gg.linalg.cholesky(x).diagonal()))  # noqa: E731
+    log_det = lambda x: 2 * gg.sum(gg.log(gg.linalg.cholesky(x).diagonal()))
     g = gg.grad(lambda x: log_det(x))(gg.tensor(s[0])).numpy()
     np.testing.assert_allclose(g, np.linalg.inv(s[0]), rtol=1e-10)
 
@@ -408,3 +408,34 @@ def test_a_matmul_keeps_only_its_operands():
     a, b = gg.tensor(normal((2, 3)), requires_grad=True), gg.tensor(normal((3, 2)), requires_grad=True)
     node = gg.matmul(a, b).node
     assert isinstance(node, Reverse) and node.y is None and node.vals[0] is a.value and node.vals[1] is b.value
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda a: gg.matmul(a, a[0]) + gg.matmul(a[0], a) + gg.matmul(a, a[0, 0])[..., None],
+        lambda a: gg.dot(a, a) + gg.dot(2.0, a).sum(),
+        lambda a: gg.inner(a, a) * gg.vdot(a, a),
+        lambda a: gg.outer(a, a[0]) * gg.vecdot(a, a).sum(),
+        lambda a: gg.tensordot(a, a, ((0, 1), (0, 2))),
+        lambda a: gg.kron(a[0], a[1]),
+        lambda a: gg.cross(a, a[::-1]),
+        lambda a: gg.linalg.multi_dot([a[0], a[1], a[0], a[1, 0]]),
+        lambda a: gg.trace(a, axis1=1, axis2=2),
+        lambda a: gg.linalg.norm(a) * gg.linalg.norm(a, 3, 1) + gg.linalg.norm(a, 1, (1, 2)).sum() + gg.linalg.norm(a, np.inf, 0).sum(),
+        lambda a: gg.linalg.vector_norm(a, ord=0) * a,
+        lambda a: gg.linalg.inv(a) + gg.linalg.solve(a, a[0]) + gg.linalg.solve(a, a[0, 0])[..., None],
+        lambda a: gg.linalg.det(a) + gg.linalg.slogdet(a)[1] + gg.linalg.det(a * 0),
+        lambda a: gg.linalg.matrix_power(a, 3) + gg.linalg.matrix_power(a, 0) + gg.linalg.matrix_power(a, -1),
+        lambda a: gg.linalg.cholesky(gg.matmul(a, a.mT if hasattr(a, "mT") else a.swapaxes(-1, -2))),
+    ],
+)
+def test_devices_agree(f, put, device):
+    scalar = lambda a: gg.sum(f(a) ** 2)
+    y, g = gg.value_and_grad(scalar)(put(A))
+    expected, h = gg.value_and_grad(scalar)(A)
+    assert gg.backend.device_of(g) == gg.backend.device_name(device)
+    np.testing.assert_allclose(gg.backend.to_device(g, "cpu"), h, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(float(y), expected, rtol=1e-10)
+    product = gg.hvp(scalar, put(A), put(np.ones_like(A)))
+    np.testing.assert_allclose(gg.backend.to_device(product, "cpu"), gg.hvp(scalar, A, np.ones_like(A)), rtol=1e-8, atol=1e-10)

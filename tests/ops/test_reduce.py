@@ -334,3 +334,31 @@ def test_sum_and_mean_keep_nothing():
         assert isinstance(y.node, Reverse) and y.node.y is None and all(v is None for v in y.node.vals)
     y = t.max(1)
     assert y.node.y is y.value and y.node.vals[0] is t.value
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: gg.sum(x, (0, 2)),
+        lambda x: gg.mean(x, 1, keepdims=True),
+        lambda x: gg.prod(x, (0, 1)),
+        lambda x: gg.max(x, (0, 2)) * gg.min(x),
+        lambda x: gg.ptp(x, 1),
+        lambda x: gg.std(x, 1, ddof=1) + gg.var(x, (0, 1)).sum(),
+        lambda x: gg.cumsum(x, 1) * gg.cumprod(x, -1),
+        lambda x: gg.logsumexp(x, (1, 2)),
+        lambda x: gg.logsumexp(gg.where(x > 0, x, -np.inf), (1, 2)),
+        lambda x: gg.median(x, 1),
+        lambda x: gg.average(x, 1, gg.exp(x)),
+        lambda x: gg.nanmean(x, 0),
+        lambda x: x * gg.count_nonzero(x > 0, 1, keepdims=True) * gg.any(x > 0) + gg.argmax(x, 1, keepdims=True) * x * gg.all(x),
+    ],
+)
+def test_devices_agree(f, put, device):
+    y, g = gg.value_and_grad(lambda x: gg.sum(f(x) ** 2))(put(X))
+    expected, h = gg.value_and_grad(lambda x: gg.sum(f(x) ** 2))(X)
+    assert gg.backend.device_of(g) == gg.backend.device_name(device)
+    np.testing.assert_allclose(gg.backend.to_device(g, "cpu"), h, rtol=1e-10)
+    np.testing.assert_allclose(float(y), expected, rtol=1e-10)
+    product = gg.hvp(lambda x: gg.sum(f(x) ** 2), put(X), put(np.ones_like(X)))
+    np.testing.assert_allclose(gg.backend.to_device(product, "cpu"), gg.hvp(lambda x: gg.sum(f(x) ** 2), X, np.ones_like(X)), rtol=1e-9, atol=1e-10)
