@@ -22,9 +22,13 @@ class _Loss(Module):
 class CrossEntropyLoss(_Loss):
     """:func:`gpugrad.nn.functional.cross_entropy` of logits and integer labels, or probabilities."""
 
+    def __init__(self, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
+        super().__init__(reduction)
+        self.label_smoothing = label_smoothing
+
     def forward(self, logits: Any, target: Any) -> Any:
         """-log softmax(logits)[target]."""
-        return F.cross_entropy(logits, target, self.reduction)
+        return F.cross_entropy(logits, target, self.reduction, self.label_smoothing)
 
 
 class MSELoss(_Loss):

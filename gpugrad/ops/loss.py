@@ -97,16 +97,17 @@ _cross_entropy_op = general(
 )
 
 
-def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> Any:
+def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean", label_smoothing: float = 0.0) -> Any:
     """``-log softmax(logits)[target]``, the negative log likelihood of a classifier.
 
     Args:
         logits: shape (N, C), (C,), or (N, C, d1, ...), with the classes on axis 1 (0 if there is only one).
         target: integer labels in [0, C), of logits' shape without the class axis; or probabilities, of logits' shape, through which derivatives pass too.
         reduction: "mean" over all labels, "sum", or "none".
+        label_smoothing: the share of the target that is spread evenly over all classes. Szegedy et al., "Rethinking the inception architecture" (2016), section 7.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or an argument is out of its range.
         IndexError: a label is not in [0, C) (seen on the CPU; on a GPU looking would stall it).
     """
     check_reduction(reduction)
@@ -117,13 +118,17 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> 
     rest = shape[:axis] + shape[axis + 1 :]
     if not is_inexact(dtype_of(logits)):
         logits = astype(np.asarray(logits), np.float64)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie between 0 and 1, got {label_smoothing}")
     if is_inexact(dtype_of(target)):
-        return _with_probabilities(logits, target, reduction, axis)
+        return _with_probabilities(logits, target, reduction, axis, label_smoothing)
     if shape_of(target) != rest:
         raise ValueError(f"cross entropy: got logits of shape {shape} and integer labels of shape {shape_of(target)}, expected labels of shape {rest}, or probabilities of shape {shape}")
     labels = plain(target)
     labels = labels if hasattr(labels, "shape") else np.asarray(labels)
     _check_labels(labels, shape[axis])
+    if label_smoothing:
+        return _with_probabilities(logits, _one_hot(labels, shape[axis], dtype_of(logits), axis), reduction, axis, label_smoothing)
     if len(shape) != 2:
         logits = reshape(moveaxis(logits, axis, -1), (-1, shape[axis]))
     loss = _cross_entropy_op(logits, labels.ravel(), reduction=reduction)[0]
@@ -138,9 +143,16 @@ def _check_labels(labels: Any, classes: int) -> None:
         raise IndexError(f"cross entropy: label {bad} is out of bounds, expected 0 to {classes - 1} for {classes} classes")
 
 
-def _with_probabilities(logits: Any, target: Any, reduction: str, axis: int) -> Any:
+def _one_hot(labels: Any, classes: int, dtype: Any, axis: int) -> Any:
+    xp = namespace(labels)
+    return xp.moveaxis((labels[..., None] == xp.arange(classes)).astype(dtype), -1, axis)
+
+
+def _with_probabilities(logits: Any, target: Any, reduction: str, axis: int, smoothing: float) -> Any:
     if shape_of(target) != shape_of(logits):
         raise ValueError(f"cross entropy: got logits of shape {shape_of(logits)} and probabilities of shape {shape_of(target)}, expected the same shape")
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / shape_of(logits)[axis]
     loss = -reduce.sum(target * log_softmax(logits, axis=axis), axis=axis)
     return reduced(loss, reduction)
 
