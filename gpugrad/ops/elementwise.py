@@ -249,7 +249,12 @@ def choose(c: Any, a: Any, b: Any) -> Any:
     if xp is np and isinstance(c, np.generic):  # it came of numbers alone, and goes where the arrays are
         xp = namespace(b if namespace(a) is np else a)
         c = xp.asarray(c)
-    return xp.where(c, a, b)
+    return xp.where(c, _beside(b, a), _beside(a, b))
+
+
+def _beside(array: Any, number: Any) -> Any:
+    """A Python number does not widen bfloat16 either, which NumPy's ``where`` does not know."""
+    return array.dtype.type(number) if type(number) in (int, float) and getattr(array, "dtype", np.dtype(float)).kind == "V" else number
 
 
 where_op = elementwise(

@@ -121,6 +121,7 @@ def test_bfloat16(name):
     assert y.dtype == ml_dtypes.bfloat16
     (g,) = gg.autograd.grad(y.sum(), t)
     assert g.dtype == ml_dtypes.bfloat16
+    assert gg.where(t > 1, t, 0.0).dtype == ml_dtypes.bfloat16
     truth = gg.grad(lambda x: gg.sum(getattr(gg, name)(x)))(np.array([0.5, 1.5]))
     np.testing.assert_allclose(g.data.astype(float), truth, rtol=2e-2)
 
