@@ -134,11 +134,17 @@ def asarray(obj: Any, dtype: Any = None, device: str | None = None, copy: bool |
     kept = obj
     if device is not None:
         obj = to_device(obj, device)
-    if dtype is not None and obj.dtype != np.dtype(dtype):
-        obj = obj.astype(dtype)
-    if copy is False and obj is not kept:
-        raise ValueError(f"asarray(copy=False) would have to copy: got {kept.dtype} on {device_of(kept)}, asked for {obj.dtype} on {device_of(obj)}")
-    return obj.copy() if copy and obj is kept else obj
+    with _where(obj):
+        if dtype is not None and obj.dtype != np.dtype(dtype):
+            obj = obj.astype(dtype)
+        if copy is False and obj is not kept:
+            raise ValueError(f"asarray(copy=False) would have to copy: got {kept.dtype} on {device_of(kept)}, asked for {obj.dtype} on {device_of(obj)}")
+        return obj.copy() if copy and obj is kept else obj
+
+
+def _where(x: Any) -> Any:
+    """A context in which the device of ``x`` is the current one."""
+    return nullcontext() if namespace(x) is np else x.device
 
 
 def _import_array(obj: Any) -> Any:
@@ -155,8 +161,13 @@ def _import_array(obj: Any) -> Any:
 
 
 def mixed_devices(args: Any) -> DeviceError | None:
-    """The error to raise when an operation was given arrays of several devices; None when it was not."""
+    """The error to raise when an operation was given arrays of several devices, or of one that is not current; None when it was not."""
     devices = sorted({device_of(a) for a in args if is_array(a)})
-    if len(devices) < 2:
+    if len(devices) > 1:
+        return DeviceError(f"expected all arrays on one device, got arrays on {' and '.join(devices)}. Nothing moves by itself: move one of them with .to({devices[0]!r}) or .to({devices[-1]!r}).")
+    if not devices or devices[0] == "cpu":
         return None
-    return DeviceError(f"expected all arrays on one device, got arrays on {' and '.join(devices)}. Nothing moves by itself: move one of them with .to({devices[0]!r}) or .to({devices[-1]!r}).")
+    current = cupy().cuda.Device().id
+    if devices[0] == f"cuda:{current}":
+        return None
+    return DeviceError(f"got arrays on {devices[0]} while the current device is cuda:{current}, where work runs. Compute inside 'with cupy.cuda.Device({devices[0].removeprefix('cuda:')}):', or move the arrays with .to('cuda').")

@@ -108,9 +108,13 @@ def from_dlpack(x: Any) -> Tensor:
 
 def _creator(name: str) -> Callable[..., Tensor]:
     def create(*args: Any, device: str | None = None, requires_grad: bool = False, **params: Any) -> Tensor:
+        if any(map(is_tracked, (*args, *params.values()))):
+            raise TypeError(f"{name}() makes constants, so a tracked Tensor among its arguments would lose its derivative: scale and shift the result instead, or pass t.detach() if that is meant")
+        args, params = tuple(map(plain, args)), {key: plain(value) for key, value in params.items()}
         xp, current = backend.on(device)
         with current:
-            t = Tensor(getattr(xp, name)(*map(plain, args), **{key: plain(value) for key, value in params.items()}))
+            array = getattr(xp, name)(*args, **params) if hasattr(xp, name) else xp.asarray(getattr(np, name)(*args, **params))
+        t = Tensor(array)
         return t.requires_grad_() if requires_grad else t
 
     create.__name__ = create.__qualname__ = name

@@ -402,7 +402,10 @@ class Methods:
     def __cuda_array_interface__(self) -> Any:
         if self.device == "cpu":
             raise AttributeError("a tensor on the CPU has no __cuda_array_interface__")
-        _refuse_tracked(self, "__cuda_array_interface__", ".detach()")
+        try:
+            _refuse_tracked(self, "__cuda_array_interface__", ".detach()")
+        except TypeError as error:  # who asks with hasattr() is told no: then np.add(array, t) comes to us, and cupy.asarray(t) is refused by __array__
+            raise AttributeError(str(error)) from None
         return self.data.__cuda_array_interface__
 
     def __dlpack__(self, **options: Any) -> Any:

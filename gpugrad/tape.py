@@ -360,7 +360,7 @@ def unary(op: Op) -> Callable[[Any], Any]:
             if p is not None and p.mode is REVERSE and type(v) is not Tensor and p.level > state.floor and observer is None:
                 try:
                     y = f(v)
-                except TypeError:
+                except (TypeError, ValueError):
                     return op(x)  # which says what is wrong
                 if type(y) is not ndarray:
                     y = as_value(y)

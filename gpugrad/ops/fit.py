@@ -9,7 +9,7 @@ import numpy as np
 from gpugrad import tape
 from gpugrad.backend import namespace
 from gpugrad.ops.rules import REALS, Sample, elementwise, general, linear
-from gpugrad.tape import Tensor, plain, unary
+from gpugrad.tape import Tensor, is_tracked, plain, unary
 
 __all__ = [
     "add", "astype", "broadcast_to", "copy", "empty_like", "full_like", "ones_like", "zeros_like",
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 def shape_of(x: Any) -> Shape:
     """The shape of a Tensor, array or scalar."""
-    return np.shape(plain(x))
+    return x.shape if hasattr(x, "shape") else np.shape(x)
 
 
 def dtype_of(x: Any) -> Any:
@@ -125,7 +125,9 @@ def ones_like(x: Any, dtype: Any = None, *, shape: Any = None) -> Any:
 
 
 def full_like(x: Any, fill_value: Any, dtype: Any = None, *, shape: Any = None) -> Any:
-    """``fill_value`` with the shape, dtype and device of ``x``: a Tensor for a Tensor. ``fill_value`` is a constant."""
+    """``fill_value`` with the shape, dtype and device of ``x``: a Tensor for a Tensor. Derivatives pass through a fill_value that is tracked."""
+    if is_tracked(fill_value):
+        return broadcast_to(astype(fill_value, dtype_of(x) if dtype is None else dtype, copy=False), shape_of(x) if shape is None else shape)
     return _filled_like(x, plain(fill_value), dtype, shape)
 
 

@@ -69,27 +69,29 @@ class _Check:
         """Compare first derivatives of ``f``, which is itself a derivative, reached by ``path``; then go on to those of its derivatives."""
         y = [plain(v) for v in f(*xs)]
         vs, us = [self.like(x) for x in xs], [self.like(v) for v in y]
-        pulled = [plain(g) for g in vjp(f, *xs)[1](us)] if "reverse" in self.modes else None
-        for i, v in enumerate(vs):
-            along = [v if j == i else _zeros(x) for j, x in enumerate(xs)]
-            expected = self.difference(f, xs, along, us)
-            got = {}
-            if pulled is not None:
-                got["reverse"] = inner([pulled[i]], [v])
-            if "forward" in self.modes:
-                got["forward"] = inner(us, jvp(f, tuple(xs), tuple(along))[1])
-            for mode, number in got.items():
-                self.compare(number, expected, (mode, *path), f"argument {self.names[i]}", "by central differences")
-            if len(got) == 2:
-                self.compare(got["reverse"], got["forward"], ("reverse", *path), f"argument {self.names[i]}", "by forward mode", exact=True)
-        if "forward" in self.modes and len(vs) > 1:
-            self.compare(inner(us, jvp(f, tuple(xs), tuple(vs))[1]), self.difference(f, xs, vs, us), ("forward", *path), "all arguments at once", "by central differences")
+        for i, (x, v) in enumerate(zip(xs, vs, strict=True)):  # each argument alone, the others constant
+            self.first(lambda x, i=i: f(*xs[:i], x, *xs[i + 1 :]), [x], [v], us, path, f"argument {self.names[i]}")
+        if len(xs) > 1:
+            self.first(f, xs, vs, us, path, "all arguments at once")
         if order < 2:
             return
         if "forward" in self.modes:
             self.run(lambda *at: jvp(f, at, tuple(vs))[1], xs, order - 1, ("forward", *path))
         if "reverse" in self.modes:
             self.run(lambda *at: list(vjp(f, *at)[1](us)), xs, order - 1, ("reverse", *path))
+
+    def first(self, f: Callable[..., list[Any]], xs: list[Any], vs: list[Any], us: list[Any], path: tuple[str, ...], where: str) -> None:
+        """Compare <u, J v> by every mode."""
+        expected = self.difference(f, xs, vs, us)
+        got = {}
+        if "reverse" in self.modes:
+            got["reverse"] = inner(vjp(f, *xs)[1](us), vs)
+        if "forward" in self.modes:
+            got["forward"] = inner(us, jvp(f, tuple(xs), tuple(vs))[1])
+        for mode, number in got.items():
+            self.compare(number, expected, (mode, *path), where, "by central differences")
+        if len(got) == 2:
+            self.compare(got["reverse"], got["forward"], ("reverse", *path), where, "by forward mode", exact=True)
 
     def difference(self, f: Callable[..., list[Any]], xs: list[Any], along: list[Any], us: list[Any]) -> float:
         """<u, J v> by central differences."""

@@ -122,7 +122,9 @@ def _function(name: str, words: str | None, f: Callable[..., Any]) -> Callable[.
 
     def call(*args: Any, **params: Any) -> Any:
         bind(args, params)
-        if name not in _CREATE | _TELL | _TAKE_NUMBERS and not first.startswith("*"):
+        if name in _TELL:
+            return f(*map(_on_host, args), **params)
+        if name not in _CREATE | _TAKE_NUMBERS and not first.startswith("*"):
             _check_array(name, args[0] if args else params.get(first.rstrip("=")))
         if params.get("kind", "stable") not in (None, "stable"):
             raise ValueError(f"{name}: kind {params['kind']!r}: CuPy has one kind of sort, which is stable")
@@ -131,8 +133,6 @@ def _function(name: str, words: str | None, f: Callable[..., Any]) -> Callable[.
             del unwrapped["dtype"]
         with np.errstate(all="ignore"):
             y = f(*unwrap(args), **unwrapped)
-        if name in _TELL:
-            return y
         if params.get("out") is not None:
             return params["out"]
         of = args[0] if args and isinstance(args[0], ndarray) else None
