@@ -31,7 +31,8 @@ def test_every_block_has_a_language_that_is_tested() -> None:
 
 
 @pytest.mark.parametrize(("code", "line"), [(code, line) for _, code, line in blocks("python")])
-def test_python_blocks_run(code: str, line: int) -> None:
+def test_python_blocks_run(code: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile("\n" * (line - 1) + code, "README.md", "exec"), {"np": np, "gg": gg})
 
 
@@ -76,6 +77,31 @@ def test_commands() -> None:
     assert all(f"readme_command {name}" in ci for name in ("train", "tests"))
     for _, code, _ in blocks("bash"):
         assert set(re.findall(r"\.\[(\w+)\]", code)) <= set(EXTRAS)
+
+
+def correspondences() -> list[str]:
+    """The code on the right-hand side of the tables, as far as it says something that can be run."""
+    tables = README[README.index("## From PyTorch") : README.index("## Performance")]
+    right = [row.split(" | ")[1] for row in re.findall(r"^\| `.*", tables, re.MULTILINE)]
+    spans = [span for cell in right for span in re.findall(r"`([^`]+)`", cell)]
+    return [span + (" pass" if span.endswith(":") else "") for span in spans if "(" in span or span.startswith(("gg.", "x.", "with "))]
+
+
+@pytest.mark.parametrize("code", correspondences())
+def test_correspondences_run(code: str, tmp_path: Path) -> None:
+    f = gg.primitive(lambda x: np.exp(x).sum())
+    gg.defvjp(f, lambda g, y, x: g * gg.exp(x))
+    x = gg.tensor([0.5], requires_grad=True)
+    u = x * x
+    y = loss = gg.sum(u)
+    x.grad = gg.zeros_like(x)
+    model = gg.nn.Linear(1, 1)
+    optimizer = gg.optim.SGD(model.parameters(), lr=0.1)
+    scope = {"gg": gg, "np": np, "f": f, "x": x, "u": u, "y": y, "loss": loss, "v": gg.ones_like(x.detach()), "p": {}, "g": 1.0, "i": 1, "o": 1}
+    scope |= {"model": model, "state": model.state_dict(), "optimizer": optimizer, "file": tmp_path / "file", "pullback": gg.vjp(f, x)[1]}
+    if code.startswith("gg.tensor"):
+        scope["x"] = x.numpy()
+    exec(code.replace('"cuda"', '"cpu"'), scope)
 
 
 # ------------------------------------------------------------------------------------- what the README claims in words
