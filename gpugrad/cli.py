@@ -26,7 +26,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {  # with 
 }
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """Why a command cannot be carried out, in one line, and the exit code."""
 
     def __init__(self, message: str, code: int = 2) -> None:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.command(args)
         sys.stdout.flush()
         return 0
-    except Refusal as refusal:
+    except RefusalError as refusal:
         print(f"gpugrad: {refusal}", file=sys.stderr)
         return refusal.code
     except MemoryError as error:
@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gpugrad {gpugrad.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    t = commands.add_parser("train", help="train a classifier of handwritten digits", formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    t = commands.add_parser(
+        "train", help="train a classifier of handwritten digits", formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
     t.description = "Train a multilayer perceptron on the handwritten digits that scikit-learn ships, and save it."
     t.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     t.add_argument("--layers", type=_layers, default="256,128", metavar="N,N,...", help="numbers of hidden units; '' for none")
@@ -131,12 +133,15 @@ def train(args: argparse.Namespace) -> None:
         device = backend.device_name(args.device)
         digits = data.load_digits(seed=args.seed)
     except (ValueError, ImportError, backend.DeviceError) as error:
-        raise Refusal(str(error)) from None
+        raise RefusalError(str(error)) from None
     check_writable(args.output)
     x, y, x_test, y_test = (backend.to_device(a, device) for a in digits)
     random.seed(args.seed)
     model = nn.MLP([x.shape[1], *args.layers, 10], args.activation, device=device)
-    print(f"{len(x)} digits to learn from, {len(x_test)} to test on; {sum(p.size for p in model.parameters()):,} parameters on {device}; seed {args.seed}", flush=True)
+    print(
+        f"{len(x)} digits to learn from, {len(x_test)} to test on; {sum(p.size for p in model.parameters()):,} parameters on {device}; seed {args.seed}",
+        flush=True,
+    )
     fit(model, x, y, args)
     with gpugrad.no_grad():
         accuracy = float((model(x_test).data.argmax(axis=1) == y_test).mean())
@@ -167,7 +172,7 @@ def fit(model: nn.Module, x: Any, y: Any, args: argparse.Namespace) -> None:
                 report.step()
             mean = float(total) / len(x)
             if not math.isfinite(mean):
-                raise Refusal(f"the loss became {mean} in epoch {epoch}: try a smaller --lr", 1)
+                raise RefusalError(f"the loss became {mean} in epoch {epoch}: try a smaller --lr", 1)
             report.epoch(epoch, mean, int(right) / len(x), len(x) / (time.perf_counter() - start))
 
 
@@ -221,16 +226,16 @@ def check_writable(path: str) -> None:
     """Find out before the work whether its result can be saved.
 
     Raises:
-        Refusal: it cannot.
+        RefusalError: it cannot.
     """
     folder = os.path.dirname(path) or "."
     if not path or os.path.isdir(path):
-        raise Refusal(f"--output: {path!r} is a folder, expected the name of a file" if path else "--output: got an empty name")
+        raise RefusalError(f"--output: {path!r} is a folder, expected the name of a file" if path else "--output: got an empty name")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise Refusal(f"--output: cannot write to {folder!r}: {error.strerror}") from None
+        raise RefusalError(f"--output: cannot write to {folder!r}: {error.strerror}") from None
 
 
 def save(model: nn.Module, accuracy: float, args: argparse.Namespace) -> None:
@@ -240,7 +245,7 @@ def save(model: nn.Module, accuracy: float, args: argparse.Namespace) -> None:
     try:
         io.save(args.output, model.state_dict(), about)
     except OSError as error:
-        raise Refusal(f"--output: cannot write {args.output!r}: {error.strerror}", 1) from None
+        raise RefusalError(f"--output: cannot write {args.output!r}: {error.strerror}", 1) from None
     print(f"saved {args.output}")
 
 
@@ -286,5 +291,5 @@ def _version(distribution: str) -> str | None:
 
 
 def _blas() -> str:
-    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})  # type: ignore[union-attr]
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     return f"BLAS {blas.get('name', 'unknown')} {blas.get('version', '')}".rstrip()

@@ -24,7 +24,9 @@ def _logit(p: Any) -> Any:
         return namespace(p).where(np.abs(p - 0.5) < 0.2, middle, np.log(p) - np.log1p(-p))
 
 
-logit = elementwise("logit", _logit, lambda d, _y, p: strong_divide(d, p * (1 - p)), domain=(0.1, 0.9), doc="``log(p / (1 - p))`` of each element, the inverse of expit.")
+logit = elementwise(
+    "logit", _logit, lambda d, _y, p: strong_divide(d, p * (1 - p)), domain=(0.1, 0.9), doc="``log(p / (1 - p))`` of each element, the inverse of expit."
+)
 
 
 def _xlogy(x: Any, y: Any) -> Any:

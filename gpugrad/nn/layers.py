@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -60,12 +61,14 @@ class Sequential(Module):
 class MLP(Sequential):
     """Linear layers with an activation between them, from ``sizes[0]`` inputs to ``sizes[-1]`` outputs: ``MLP([64, 128, 10])``."""
 
-    def __init__(self, sizes: Sequence[int], activation: str | Callable[[], Module] = "relu", bias: bool = True, *, device: str | None = None, dtype: Any = None) -> None:
+    def __init__(
+        self, sizes: Sequence[int], activation: str | Callable[[], Module] = "relu", bias: bool = True, *, device: str | None = None, dtype: Any = None
+    ) -> None:
         if len(sizes) < 2:
             raise ValueError(f"MLP: got sizes {list(sizes)}, expected at least two: inputs, hidden units ..., outputs")
         make = activation_named(activation) if isinstance(activation, str) else activation
         layers: list[Module] = []
-        for n, m in zip(sizes, sizes[1:]):
+        for n, m in itertools.pairwise(sizes):
             layers += [Linear(n, m, bias, device=device, dtype=dtype), make()]
         super().__init__(*layers[:-1])
 

@@ -166,7 +166,9 @@ class Module:
     def __repr__(self) -> str:
         name, count = type(self).__name__, sum(p.size for p in self.parameters())
         note = f"  # {count:,} parameter{'' if count == 1 else 's'}" if count else ""
-        children = [(path, m) for path, m in self.named_modules() if path and not any(path.startswith(f"{other}.") for other, _ in self.named_modules() if other)]
+        children = [
+            (path, m) for path, m in self.named_modules() if path and not any(path.startswith(f"{other}.") for other, _ in self.named_modules() if other)
+        ]
         if not children:
             return f"{name}({self.extra_repr()}){note}"
         lines = [f"({path}): {m!r}".replace("\n", "\n  ") for path, m in children]

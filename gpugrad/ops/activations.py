@@ -172,10 +172,10 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 def _shifted(x: Any, axis: Axis) -> Any:
     """x - max(x), in an array of our own."""
     x = np.asarray(x) if not hasattr(x, "shape") else x
-    if not x.size:
-        return np.multiply(x, 1.0)
+    if not x.size or x.dtype.kind in "iub":
+        x = x * 1.0
     with np.errstate(invalid="ignore"):  # inf - inf: nan is the answer
-        return np.subtract(x, x.max(axis=axis, keepdims=True)) * 1.0 if x.dtype.kind in "iub" else np.subtract(x, x.max(axis=axis, keepdims=True))
+        return x - x.max(axis=axis, keepdims=True) if x.size else x
 
 
 @in_float32
@@ -189,7 +189,8 @@ def _softmax(x: Any, *, axis: Axis) -> Any:
 @in_float32
 def _log_softmax(x: Any, *, axis: Axis) -> Any:
     y = _shifted(x, axis)
-    return np.subtract(y, np.log(np.exp(y).sum(axis=axis, keepdims=True)), out=reusable(y))
+    with np.errstate(divide="ignore"):  # of nothing at all
+        return np.subtract(y, np.log(np.exp(y).sum(axis=axis, keepdims=True)), out=reusable(y))
 
 
 _softmax_op = general(

@@ -57,7 +57,9 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """
     m, n = shape_of(x), shape_of(weight)
     if not m or len(n) != 2 or m[-1] != n[0] or (bias is not None and shape_of(bias) != n[1:]):
-        raise ValueError(f"linear: got x of shape {m}, weight {n}, bias {None if bias is None else shape_of(bias)}; expected x (..., in), weight (in, out), bias (out,)")
+        raise ValueError(
+            f"linear: got x of shape {m}, weight {n}, bias {None if bias is None else shape_of(bias)}; expected x (..., in), weight (in, out), bias (out,)"
+        )
     if bias is None:
         return matmul(x, weight)
     x, weight, bias = (a if hasattr(a, "shape") else np.asarray(a) for a in (x, weight, bias))

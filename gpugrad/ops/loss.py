@@ -43,6 +43,8 @@ def _cross_entropy(x: Any, labels: Any, *, reduction: str) -> tuple[Any, Any]:
     With z = x - max(x), l the label and rest the sum of exp(z) over the other classes, loss = log1p(rest + expm1(z_l)) - z_l,
     and residual_l = -rest / sum: no term cancels, however confident the prediction.
     """
+    if namespace(x) is not namespace(labels):
+        raise TypeError("logits and labels on different devices")  # of which Op.compute makes an error that says what to do
     dtype = x.dtype
     if dtype.itemsize == 2:
         x = x.astype(np.float32)
@@ -123,7 +125,9 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean", lab
     if is_inexact(dtype_of(target)):
         return _with_probabilities(logits, target, reduction, axis, label_smoothing)
     if shape_of(target) != rest:
-        raise ValueError(f"cross entropy: got logits of shape {shape} and integer labels of shape {shape_of(target)}, expected labels of shape {rest}, or probabilities of shape {shape}")
+        raise ValueError(
+            f"cross entropy: got logits of shape {shape} and integer labels of shape {shape_of(target)}, expected labels of shape {rest}, or probabilities of shape {shape}"
+        )
     labels = plain(target)
     labels = labels if hasattr(labels, "shape") else np.asarray(labels)
     _check_labels(labels, shape[axis])

@@ -13,12 +13,14 @@ from gpugrad.optim.optimizer import Optimizer, in_blocks
 
 
 class Adam(Optimizer):
-    """Steps of about ``lr`` in every coordinate. Kingma and Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1::
+    """Steps of about ``lr`` in every coordinate::
 
         g = g + weight_decay p
         m = beta1 m + (1 - beta1) g
         v = beta2 v + (1 - beta2) g^2
         p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Kingma and Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1; names, defaults and weight decay are PyTorch's.
     """
 
     decoupled = False
@@ -63,7 +65,9 @@ class AdamW(Adam):
 
     decoupled = True
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2) -> None:
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2
+    ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
 

@@ -50,7 +50,9 @@ class Optimizer:
             if type(p) is not Tensor:
                 raise TypeError(f"an optimizer can only optimize Tensors, got {type(p).__name__}")
             if not (p.is_leaf and p.requires_grad):
-                raise ValueError("can't optimize a Tensor that is not a leaf that requires grad: make it with gg.tensor(..., requires_grad=True) or nn.Parameter")
+                raise ValueError(
+                    "can't optimize a Tensor that is not a leaf that requires grad: make it with gg.tensor(..., requires_grad=True) or nn.Parameter"
+                )
             if p in known:
                 raise ValueError("some parameters appear more than once: each belongs to one parameter group, once")
             known.add(p)

@@ -12,15 +12,19 @@ from gpugrad.optim.optimizer import Optimizer, in_blocks
 
 
 class SGD(Optimizer):
-    """``p -= lr g``, with momentum and L2 regularisation, as in PyTorch::
+    """``p -= lr g``, with momentum and L2 regularisation::
 
         g = g + weight_decay p
         b = momentum b + (1 - dampening) g       (b = g in the first step)
         g = g + momentum b if nesterov else b
         p = p - lr g
+
+    Names, defaults and formulas are PyTorch's.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0, nesterov: bool = False) -> None:
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0, weight_decay: float = 0, nesterov: bool = False
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov})
 
     def check(self, group: dict[str, Any]) -> None:

@@ -1,0 +1,165 @@
+"""The losses that are operations: values, confident predictions, every nesting of the modes, and errors."""
+
+import math
+from decimal import Decimal, localcontext
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import gpugrad as gg
+from gpugrad.nn import functional as F  # noqa: N812
+
+RNG = np.random.default_rng(0)
+X, LABELS = RNG.normal(size=(4, 5)) * 2, np.array([0, 4, 2, 2])
+WEIGHTS = np.array([0.3, -1.0, 2.0, 0.5])
+
+
+def by_log_softmax(x, reduction):
+    loss = -gg.take_along_axis(gg.log_softmax(x), LABELS[:, None], 1)[:, 0]
+    return {"mean": gg.mean, "sum": gg.sum, "none": lambda v: v}[reduction](loss)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_agrees_with_its_formula_in_every_nesting_to_the_third_order(reduction):
+    t = RNG.normal(size=X.shape)
+    total = lambda y: gg.sum(gg.sin(y) * (WEIGHTS if reduction == "none" else 1.0))
+    fused = lambda x: total(F.cross_entropy(x, LABELS, reduction))
+    plain = lambda x: total(by_log_softmax(x, reduction))
+    forward = lambda f: lambda x: gg.jvp(f, (x,), (t,))[1]
+    reverse = lambda f: lambda x: gg.sum(gg.grad(f)(x) * t)
+    nestings = [(a, b, c) for a in (forward, reverse) for b in (forward, reverse) for c in (forward, reverse)]
+    assert_allclose(fused(X), plain(X), rtol=1e-12)
+    for a, b, c in nestings:
+        assert_allclose(a(fused)(X), a(plain)(X), rtol=1e-12, atol=1e-14)
+        assert_allclose(a(b(fused))(X), a(b(plain))(X), rtol=1e-11, atol=1e-13)
+        assert_allclose(a(b(c(fused)))(X), a(b(c(plain)))(X), rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_of_the_summed_loss_is_softmax_minus_one_hot():
+    assert_allclose(gg.grad(lambda x: F.cross_entropy(x, LABELS, "sum"))(X), gg.softmax(X) - np.eye(5)[LABELS], rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_cross_entropy_of_huge_logits(dtype):
+    x = np.array([[1e4, 0, -1e4], [1e4, 0, -1e4], [-1e4, -1e4, -1e4]], dtype)
+    labels = np.array([0, 2, 1])
+    assert_allclose(F.cross_entropy(x, labels, "none"), np.array([0, 2e4, math.log(3)], dtype), rtol=1e-6)
+    g = gg.grad(lambda x: F.cross_entropy(x, labels, "sum"))(x)
+    assert_allclose(g, np.array([[0, 0, 0], [1, 0, -1], [1 / 3, -2 / 3, 1 / 3]]), atol=1e-7)
+    assert g.dtype == dtype
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("v", [-700.0, -50.0, -3.0, 3.0, 50.0, 700.0])
+def test_confident_predictions_keep_relative_accuracy_to_the_second_derivative(v):
+    with localcontext(prec=700):
+        s, other = (1 / (1 + (-Decimal(u)).exp()) for u in (v, -v))
+        expected = [(1 + (-Decimal(v)).exp()).ln(), -other, s * other]
+        two_classes = lambda x: F.cross_entropy(gg.stack([x, 0 * x]), np.array(0))
+        binary = lambda x: F.bce_with_logits(x, np.array(1.0))
+        flipped = lambda x: F.bce_with_logits(-x, np.array(0.0))
+        x = np.array(v)
+        for f in (two_classes, binary, flipped):
+            for got, exact in zip([f(x), gg.grad(f)(x), gg.grad(gg.grad(f))(x)], expected, strict=True):
+                assert abs(float((Decimal(float(got)) - exact) / exact)) < 1e-14
+
+
+def test_probabilities_as_targets_and_label_smoothing():
+    q = gg.softmax(RNG.normal(size=X.shape))
+    assert_allclose(F.cross_entropy(X, q), -(q * gg.log_softmax(X)).sum(1).mean())
+    assert_allclose(F.cross_entropy(X, np.eye(5)[LABELS]), F.cross_entropy(X, LABELS))
+    assert_allclose(gg.grad(lambda q: F.cross_entropy(X, q))(q), -gg.log_softmax(X) / 4)
+    smooth = 0.8 * np.eye(5)[LABELS] + 0.2 / 5
+    assert_allclose(F.cross_entropy(X, LABELS, label_smoothing=0.2), F.cross_entropy(X, smooth))
+    assert_allclose(F.cross_entropy(X, np.eye(5)[LABELS], label_smoothing=0.2), F.cross_entropy(X, smooth))
+    with pytest.raises(ValueError, match="label_smoothing must lie between 0 and 1, got 2"):
+        F.cross_entropy(X, LABELS, label_smoothing=2)
+
+
+def test_shapes_of_logits():
+    one = F.cross_entropy(X[0], LABELS[0])
+    assert_allclose(one, F.cross_entropy(X[:1], LABELS[:1]))
+    images = RNG.normal(size=(2, 5, 3, 4))
+    labels = RNG.integers(0, 5, (2, 3, 4))
+    losses = F.cross_entropy(images, labels, "none")
+    assert losses.shape == (2, 3, 4)
+    assert_allclose(losses[1, 2, 3], F.cross_entropy(images[1, :, 2, 3], labels[1, 2, 3]))
+    assert_allclose(F.cross_entropy(images, labels), losses.mean())
+    assert F.cross_entropy(np.zeros((0, 5)), np.zeros(0, int), "sum") == 0
+    assert np.isnan(F.cross_entropy(np.zeros((0, 5)), np.zeros(0, int)))
+    assert_allclose(F.cross_entropy(np.asfortranarray(X)[:, ::-1], LABELS), F.cross_entropy(X[:, ::-1].copy(), LABELS))
+    assert F.cross_entropy(X.astype(np.float16), LABELS).dtype == np.float16
+
+
+def test_errors_say_what_was_got_and_expected():
+    with pytest.raises(IndexError, match="label 5 is out of bounds, expected 0 to 4 for 5 classes"):
+        F.cross_entropy(X, np.array([0, 1, 5, 2]))
+    with pytest.raises(IndexError, match="label -1 is out of bounds"):
+        F.cross_entropy(X, np.array([0, -1, 3, 2]))
+    with pytest.raises(ValueError, match=r"logits of shape \(4, 5\) and integer labels of shape \(3,\), expected labels of shape \(4,\)"):
+        F.cross_entropy(X, LABELS[:3])
+    with pytest.raises(ValueError, match="expected the same shape"):
+        F.cross_entropy(X, X[:, :2])
+    with pytest.raises(TypeError, match="labels must be integers"):
+        F.cross_entropy(X, LABELS > 1)
+    with pytest.raises(ValueError, match="reduction must be 'mean', 'sum' or 'none', got 'average'"):
+        F.cross_entropy(X, LABELS, "average")
+    with pytest.raises(ValueError, match=r"target of shape \(4,\), expected \(4, 1\)"):
+        F.mse_loss(np.zeros((4, 1)), np.zeros(4))
+
+
+def test_bce_of_probabilities():
+    p, y = RNG.uniform(0.1, 0.9, (3, 2)), RNG.uniform(0, 1, (3, 2))
+    assert_allclose(F.bce_loss(p, y, "none"), -(y * np.log(p) + (1 - y) * np.log(1 - p)))
+    assert_allclose(gg.grad(lambda p: F.bce_loss(p, y, "sum"))(p), (p - y) / (p * (1 - p)))
+    assert_allclose(gg.grad(lambda y: F.bce_loss(p, y, "sum"))(y), np.log(1 - p) - np.log(p))
+    wrong = np.array([0.0, 1.0])
+    assert_array_equal(F.bce_loss(wrong, wrong[::-1], "none"), [100, 100])
+    assert_allclose(gg.grad(lambda p: F.bce_loss(p, wrong[::-1], "sum"))(wrong), [-1e12, 1e12])
+    assert_array_equal(gg.grad(lambda p: F.bce_loss(p, wrong, "sum"))(wrong), [0, 0])
+
+
+def test_bce_of_the_lecture():
+    """sigma = sigmoid(x^2) at x = 1 with the target 2: dloss/dsigma = -6.4540."""
+    sigma = gg.sigmoid(np.array(1.0))
+    assert_allclose(gg.grad(lambda s: F.bce_loss(s, np.array(2.0)))(sigma), -6.4540, rtol=1e-5)
+
+
+def test_bce_with_logits_is_bce_of_sigmoid():
+    x, y = RNG.normal(size=(3, 2)), RNG.uniform(0, 1, (3, 2))
+    pairs = [
+        (x, lambda x: F.bce_with_logits(x, y), lambda x: F.bce_loss(gg.sigmoid(x), y)),
+        (y, lambda y: F.bce_with_logits(x, y), lambda y: F.bce_loss(gg.sigmoid(x), y)),
+    ]
+    for v, f, g in pairs:
+        assert_allclose(f(v), g(v), rtol=1e-12)
+        assert_allclose(gg.grad(f)(v), gg.grad(g)(v), rtol=1e-10)
+        assert_allclose(gg.hessian(f)(v), gg.hessian(g)(v), rtol=1e-8, atol=1e-12)
+
+
+def test_linear_computes_only_what_is_asked_for():
+    x, w, b = RNG.normal(size=(6, 4)), RNG.normal(size=(4, 3)), RNG.normal(size=3)
+    for leading in ((6,), (2, 3), ()):
+        z = x.reshape(*leading, 4) if leading else x[0]
+        f = lambda x, w, b: gg.sum(gg.sin(F.linear(x, w, b)))
+        for got, expected in zip(gg.grad(f, (0, 1, 2))(z, w, b), gg.grad(lambda x, w, b: gg.sum(gg.sin(x @ w + b)), (0, 1, 2))(z, w, b), strict=True):
+            assert_allclose(got, expected, rtol=1e-12)
+    assert_allclose(F.linear(x, w), x @ w)
+    assert F.linear(x.astype(np.float32), w.astype(np.float32), b).dtype == np.float64
+    with pytest.raises(ValueError, match=r"linear: got x of shape \(6, 3\), weight \(4, 3\)"):
+        F.linear(x[:, :3], w, b)
+
+
+def test_losses_on_every_device(device):
+    labels = gg.tensor(LABELS, device=device)
+    t = gg.tensor(X, device=device, requires_grad=True)
+    loss = F.cross_entropy(t, labels) + F.bce_with_logits(t, gg.tensor(gg.sigmoid(X), device=device)) + F.mse_loss(t, gg.zeros_like(t))
+    loss.backward()
+    f = lambda x: F.cross_entropy(x, LABELS) + F.bce_with_logits(x, gg.sigmoid(X)) + gg.mean(x * x)
+    assert_allclose(loss.numpy(), f(X), rtol=1e-12)
+    assert_allclose(t.grad.numpy(), gg.grad(f)(X), rtol=1e-12)
+    if device != "cpu":
+        with pytest.raises(gg.DeviceError):
+            F.cross_entropy(t, LABELS)
