@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from gpugrad.tape import Tensor, plain
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Write Tensors or arrays, of any device, under their names, and text to go with them.
 
-    The file appears whole or not at all: it is written beside its place under another name, and renamed.
+    The file appears whole or not at all: it is written beside its place under another name, and renamed. The same content gives the same bytes.
 
     Raises:
         TypeError: names or metadata are not text, values are not arrays.
@@ -29,7 +30,7 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
     temporary = f"{path}.{os.getpid()}.partial"
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            file.writelines(_with_sorted_metadata(content))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -37,6 +38,17 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
         if os.path.exists(temporary):
             os.remove(temporary)
         raise
+
+
+def _with_sorted_metadata(content: bytes) -> list[Any]:
+    """The parts of a file, whose header (8 bytes of length, then JSON) otherwise has the metadata in an order of chance."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of 8
+    return [len(text).to_bytes(8, "little"), text, memoryview(content)[end:]]
 
 
 def load(path: str | os.PathLike[str], device: str | None = "cpu") -> dict[str, Tensor]:

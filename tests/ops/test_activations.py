@@ -51,7 +51,9 @@ def test_sigmoid_softplus_and_log_sigmoid_keep_relative_accuracy_to_the_second_d
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("f", [gg.relu, gg.sigmoid, gg.log_sigmoid, gg.softplus, gg.silu, gg.gelu, gg.elu, gg.selu, gg.leaky_relu, gg.relu6, gg.hardtanh, gg.softmax, gg.log_softmax])
+@pytest.mark.parametrize(
+    "f", [gg.relu, gg.sigmoid, gg.log_sigmoid, gg.softplus, gg.silu, gg.gelu, gg.elu, gg.selu, gg.leaky_relu, gg.relu6, gg.hardtanh, gg.softmax, gg.log_softmax]
+)
 def test_nan_comes_out_as_nan_large_numbers_are_quiet_and_the_dtype_stays(f, dtype):
     x = np.array([np.nan, 1.0, -1.0], dtype)
     y = f(x)
