@@ -42,7 +42,9 @@ def cupy() -> ModuleType:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
-        raise DeviceError(f"device 'cuda' was asked for, but CuPy {cupy.__version__} found no usable GPU ({error}). Install an NVIDIA driver, or use device='cpu'.") from None
+        raise DeviceError(
+            f"device 'cuda' was asked for, but CuPy {cupy.__version__} found no usable GPU ({error}). Install an NVIDIA driver, or use device='cpu'."
+        ) from None
     if not count:
         raise DeviceError(f"device 'cuda' was asked for, but CuPy {cupy.__version__} found no GPU. Use device='cpu'.")
     return cupy
@@ -156,7 +158,9 @@ def _import_array(obj: Any) -> Any:
         return np.from_dlpack(obj)
     array = np.asarray(obj)
     if array.dtype.kind in "OSUmM":
-        raise TypeError(f"cannot make an array of {type(obj).__name__} {obj!r:.60}: expected numbers in a regular nest (ragged rows, None and arbitrary objects are not)")
+        raise TypeError(
+            f"cannot make an array of {type(obj).__name__} {obj!r:.60}: expected numbers in a regular nest (ragged rows, None and arbitrary objects are not)"
+        )
     return array
 
 
@@ -164,10 +168,14 @@ def mixed_devices(args: Any) -> DeviceError | None:
     """The error to raise when an operation was given arrays of several devices, or of one that is not current; None when it was not."""
     devices = sorted({device_of(a) for a in args if is_array(a)})
     if len(devices) > 1:
-        return DeviceError(f"expected all arrays on one device, got arrays on {' and '.join(devices)}. Nothing moves by itself: move one of them with .to({devices[0]!r}) or .to({devices[-1]!r}).")
+        return DeviceError(
+            f"expected all arrays on one device, got arrays on {' and '.join(devices)}. Nothing moves by itself: move one of them with .to({devices[0]!r}) or .to({devices[-1]!r})."
+        )
     if not devices or devices[0] == "cpu":
         return None
     current = cupy().cuda.Device().id
     if devices[0] == f"cuda:{current}":
         return None
-    return DeviceError(f"got arrays on {devices[0]} while the current device is cuda:{current}, where work runs. Compute inside 'with cupy.cuda.Device({devices[0].removeprefix('cuda:')}):', or move the arrays with .to('cuda').")
+    return DeviceError(
+        f"got arrays on {devices[0]} while the current device is cuda:{current}, where work runs. Compute inside 'with cupy.cuda.Device({devices[0].removeprefix('cuda:')}):', or move the arrays with .to('cuda')."
+    )

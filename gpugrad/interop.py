@@ -69,7 +69,9 @@ _WRITES_INTO_FIRST = {"copyto", "fill_diagonal", "place", "put", "put_along_axis
 
 def _write_into_first(f: Callable[..., Any], name: str, args: Sequence[Any], params: dict[str, Any]) -> Any:
     if _any_tracked(args, params):
-        raise TypeError(f"{name} writes into an array, which would drop the derivative of a tracked Tensor: write t.at[i].set(v) or t.at[i].add(v), or gg.where(mask, v, t)")
+        raise TypeError(
+            f"{name} writes into an array, which would drop the derivative of a tracked Tensor: write t.at[i].set(v) or t.at[i].add(v), or gg.where(mask, v, t)"
+        )
     y = f(*tree.map_leaves(plain, args), **tree.map_leaves(plain, params))
     if args:
         mark_mutated(plain(args[0]))

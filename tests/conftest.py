@@ -54,6 +54,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a GPU")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    try:
+        return (yield)
+    except fakecupy.NoKernelsError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(params=[pytest.param(d, marks=pytest.mark.gpu if d == "cuda" else ()) for d in DEVICES])
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a device: "cpu" or "cuda"."""

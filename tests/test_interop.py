@@ -119,7 +119,12 @@ def test_missing_functions(name: str, tracked: Tensor, untracked: Tensor) -> Non
 
 
 def test_arguments_that_ours_do_not_take(tracked: Tensor, untracked: Tensor) -> None:
-    for f in (lambda t: np.exp(t, dtype=np.float32), lambda t: np.add.accumulate(t.cpu()), lambda t: np.sum(t.cpu(), where=A > 0), lambda t: np.add.outer(t.cpu()[0], t.cpu()[0])):
+    for f in (
+        lambda t: np.exp(t, dtype=np.float32),
+        lambda t: np.add.accumulate(t.cpu()),
+        lambda t: np.sum(t.cpu(), where=A > 0),
+        lambda t: np.add.outer(t.cpu()[0], t.cpu()[0]),
+    ):
         with pytest.raises(TypeError):
             f(tracked)
         y = f(untracked)
@@ -150,7 +155,15 @@ def test_linspace_of_tracked_ends_refuses() -> None:
 
 def test_out_refuses_tracked_tensors() -> None:
     a, t, u = A.copy(), gg.tensor(A, requires_grad=True), gg.tensor(A)
-    for write in (lambda: np.add(a, t, out=a), lambda: np.negative(t, out=a), lambda: np.add(a, 1.0, out=t), lambda: np.sum(t, out=np.zeros(())), lambda: np.add.at(a, [0], t[0]), lambda: np.copyto(a, t), lambda: np.copyto(t, a)):
+    for write in (
+        lambda: np.add(a, t, out=a),
+        lambda: np.negative(t, out=a),
+        lambda: np.add(a, 1.0, out=t),
+        lambda: np.sum(t, out=np.zeros(())),
+        lambda: np.add.at(a, [0], t[0]),
+        lambda: np.copyto(a, t),
+        lambda: np.copyto(t, a),
+    ):
         with pytest.raises(TypeError, match=r"out=|derivative"):
             write()
     with pytest.raises(TypeError, match=r"np\.add with out= \(or an in-place operator on an array\).*write y = np\.add"):
@@ -165,7 +178,13 @@ def test_out_refuses_tracked_tensors() -> None:
 
 
 def test_writing_through_numpy_is_noticed_by_backward() -> None:
-    for write in (lambda u: np.multiply(u, 2.0, out=u), lambda u: np.copyto(u, 0.0), lambda u: np.add.at(u, [0], 1.0), lambda u: np.fill_diagonal(u, 0.0), lambda u: np.put(u, [0], 1.0)):
+    for write in (
+        lambda u: np.multiply(u, 2.0, out=u),
+        lambda u: np.copyto(u, 0.0),
+        lambda u: np.add.at(u, [0], 1.0),
+        lambda u: np.fill_diagonal(u, 0.0),
+        lambda u: np.put(u, [0], 1.0),
+    ):
         t, u = gg.tensor(A, requires_grad=True), gg.tensor(A)
         y = gg.sum(t * u)
         write(u)
@@ -195,7 +214,18 @@ def test_cupy_ufuncs_reach_ours(fake_cupy: Any) -> None:
     cp = fake_cupy
     a = cp.asarray(A)
     t = gg.tensor(A, device="cuda", requires_grad=True)
-    for f in (cp.exp, cp.negative, cp.absolute, cp.conj, lambda t: cp.add(a, t), lambda t: cp.true_divide(t, 2.0), lambda t: cp.maximum(t, 0.5), lambda t: cp.where(a > 0, t, 0.0), lambda t: cp.power(t, 2), lambda t: cp.fix(t)):
+    for f in (
+        cp.exp,
+        cp.negative,
+        cp.absolute,
+        cp.conj,
+        lambda t: cp.add(a, t),
+        lambda t: cp.true_divide(t, 2.0),
+        lambda t: cp.maximum(t, 0.5),
+        lambda t: cp.where(a > 0, t, 0.0),
+        lambda t: cp.power(t, 2),
+        lambda t: cp.fix(t),
+    ):
         y = f(t)
         assert type(y) is Tensor and y.requires_grad and y.device == "cuda:0"
         np.testing.assert_allclose(host(y), host(f(a)), rtol=1e-12)

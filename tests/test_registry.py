@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,28 @@ def test_gradients_fit_their_inputs(name: str, put: Callable[[Any], Any], device
             if dtype == np.float32:
                 for g, expected in zip(grads, truth, strict=True):  # type: ignore[arg-type]
                     assert_close(g, expected, 2e-4, f"{sample} in float32 against float64")
+
+
+WIDENS = {"astype", "float_power"}  # as NumPy's do
+FLOAT64_FOR_NUMBERS = {"bce", "bce_residual", "bce_with_logits", "xlogy"}  # given a Python number as their first argument
+
+
+@every_smooth_op
+def test_float32_stays_float32(name: str, put: Callable[[Any], Any]) -> None:
+    """Values and rules compute in float32 where the arrays are, also beside Python's numbers: on a GPU float64 costs up to 64 times as much."""
+    op = REGISTRY[name]
+    if name in WIDENS:
+        pytest.skip("widens, as NumPy's does")
+    for sample in samples(op) + of_other_sizes(op):
+        args = filled(sample, np.float32, put)
+        if not any(map(is_float, args)) or (name in FLOAT64_FOR_NUMBERS and any(isinstance(a, float) for a in args)):
+            continue
+        y = op(*args, **sample.params)
+        g = [gg.ones_like(v) for v in y] if isinstance(y, tuple) else gg.ones_like(y)
+        pulled = op.pull(SimpleNamespace(params=sample.params), [a if is_float(a) else None for a in args], g, y, args)  # type: ignore[arg-type]
+        pushed = op.push([gg.ones_like(a) if is_float(a) else None for a in args], y, args, sample.params)
+        for what, results in (("value", outputs(y)), ("vjp", pulled), ("jvp", pushed if isinstance(pushed, list) else [pushed])):
+            assert {str(r.dtype) for r in results if r is not None and plain(r).dtype.kind == "f"} <= {"float32"}, f"{what} of {sample}"
 
 
 @every_smooth_op

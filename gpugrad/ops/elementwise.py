@@ -23,7 +23,7 @@ __all__ = [
     "array_equal", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_or", "bitwise_xor", "cbrt", "ceil", "clip", "conj", "conjugate",
     "copysign", "cos", "cosh", "deg2rad", "degrees", "divide", "equal", "exp", "exp2", "expm1", "fabs", "fix", "float_power", "floor", "floor_divide",
     "fmax", "fmin", "fmod", "greater", "greater_equal", "heaviside", "hypot", "imag", "invert", "isclose", "iscomplex", "isfinite", "isinf", "isnan",
-    "isneginf", "isposinf", "isreal", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and",
+    "isneginf", "isposinf", "isreal", "left_shift", "less", "less_equal", "log", "log1p", "log2", "log10", "logaddexp", "logaddexp2", "logical_and",
     "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply", "nan_to_num", "negative", "nonzero", "not_equal", "positive",
     "pow", "power", "rad2deg", "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "sign", "signbit", "sin", "sinc", "sinh",
     "sqrt", "square", "strong_divide", "strong_multiply", "subtract", "tan", "tanh", "true_divide", "trunc", "where",
@@ -109,6 +109,8 @@ def _power_base(d: Any, _y: Any, a: Any, b: Any) -> Any:
 
 def _power_exponent(d: Any, y: Any, a: Any, _b: Any) -> Any:
     """a^b log a, which is 0 at a = 0."""
+    if type(a) in (int, float):  # whose logarithm stays a number, so that float32 stays float32
+        return strong_multiply(d, y * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan))
     return strong_multiply(d, y * log(where(equal(a, 0), 1.0, a)))
 
 
@@ -131,7 +133,8 @@ log1p = elementwise("log1p", np.log1p, lambda d, _y, x: strong_divide(d, 1 + x),
 
 def _share(this: Any, other: Any, y: Any) -> Any:
     """exp(this - y), the share of ``this`` in y = logaddexp(this, other); at infinity that of the larger, or a half each."""
-    return where(isinf(y) & equal(this, y), where(equal(this, other), 0.5, 1.0), exp(this - y))
+    largest = isinf(y) & equal(this, y)
+    return where(largest & equal(this, other), 0.5, where(largest, 1.0, exp(this - y)))
 
 
 logaddexp = elementwise("logaddexp", np.logaddexp, lambda d, y, a, b: d * _share(a, b, y), lambda d, y, a, b: d * _share(b, a, y))
@@ -207,7 +210,13 @@ def around(x: Any, decimals: int = 0) -> Any:
 
 
 round = around
-heaviside = elementwise("heaviside", lambda x, h: namespace(x).heaviside(x, h), lambda d, _y, _x, _h: zeros_like(d), lambda d, _y, x, _h: where(equal(x, 0), d, 0.0), domain=(0.1, 2.0))
+heaviside = elementwise(
+    "heaviside",
+    lambda x, h: namespace(x).heaviside(x, h),
+    lambda d, _y, _x, _h: zeros_like(d),
+    lambda d, _y, x, _h: where(equal(x, 0), d, 0.0),
+    domain=(0.1, 2.0),
+)
 
 
 def sign(x: Any) -> Any:
@@ -224,7 +233,13 @@ def fix(x: Any) -> Any:
 
 conj = conjugate = general("conj", np.conj, [lambda g, _y, _x: conj(g)], [lambda t, _y, _x: conj(t)], samples=[Sample((3, 4))])
 real = general("real", lambda x: namespace(x).real(x), [lambda g, _y, _x: g], [lambda t, _y, _x: real(t)], samples=[Sample((3, 4))])
-imag = general("imag", lambda x: namespace(x).imag(x), [lambda g, _y, x: -1j * g if dtype_of(x).kind == "c" else zeros_like(g)], [lambda t, _y, _x: imag(t)], samples=[Sample((3, 4))])
+imag = general(
+    "imag",
+    lambda x: namespace(x).imag(x),
+    [lambda g, _y, x: -1j * g if dtype_of(x).kind == "c" else zeros_like(g)],
+    [lambda t, _y, _x: imag(t)],
+    samples=[Sample((3, 4))],
+)
 absolute = abs = fabs = general(
     "absolute",
     np.absolute,
@@ -343,12 +358,22 @@ def _constants(functions: tuple[Any, ...], samples: list[Sample]) -> Any:
 
 def _plain(names: tuple[str, ...], samples: list[Sample]) -> Any:
     """Functions that NumPy does not hand on to CuPy by itself."""
-    return (constant(n, lambda *args, n=n, **params: getattr(namespace(args[0]), n)(*args, **params), samples=samples, doc=f"See :func:`numpy.{n}`; the result is untracked.") for n in names)
+    return (
+        constant(
+            n,
+            lambda *args, n=n, **params: getattr(namespace(args[0]), n)(*args, **params),
+            samples=samples,
+            doc=f"See :func:`numpy.{n}`; the result is untracked.",
+        )
+        for n in names
+    )
 
 
 equal, not_equal, less, less_equal, greater, greater_equal = _constants((np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal), _TWO)
 logical_and, logical_or, logical_xor = _constants((np.logical_and, np.logical_or, np.logical_xor), _TWO)
-bitwise_and, bitwise_or, bitwise_xor, left_shift, right_shift = _constants((np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.left_shift, np.right_shift), _BITS)
+bitwise_and, bitwise_or, bitwise_xor, left_shift, right_shift = _constants(
+    (np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.left_shift, np.right_shift), _BITS
+)
 logical_not, isfinite, isinf, isnan, signbit = _constants((np.logical_not, np.isfinite, np.isinf, np.isnan, np.signbit), _ONE)
 (invert,) = _constants((np.invert,), [Sample(np.array([1, -2])), Sample(np.array([True, False]))])
 isposinf, isneginf, nonzero, iscomplex, isreal = _plain(("isposinf", "isneginf", "nonzero", "iscomplex", "isreal"), _ONE)

@@ -153,4 +153,3 @@ def _names(structure: Any, prefix: str = "") -> Iterator[str]:
             yield from _names(value, f"{prefix}[{i}]" if prefix else str(i))
     elif structure is not None:
         yield prefix
-

@@ -45,7 +45,10 @@ def gradcheck(
         raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of the them have requires_grad=True.")
     for i in checked:
         if inputs[i].dtype not in (np.float64, np.complex128):
-            warnings.warn(f"Input #{i} requires gradient and is not a double precision floating point or complex ({inputs[i].dtype}). This check will likely fail.", stacklevel=2)
+            warnings.warn(
+                f"Input #{i} requires gradient and is not a double precision floating point or complex ({inputs[i].dtype}). This check will likely fail.",
+                stacklevel=2,
+            )
     try:
         _compare(func, inputs, checked, eps, atol, rtol, nondet_tol)
     except GradcheckError:
@@ -76,7 +79,9 @@ def gradgradcheck(
     n = len(inputs)
 
     def gradients(*args: Any) -> tuple[Any, ...]:
-        xs = tuple(x if not hasattr(x, "detach") or x.requires_grad or not _requires_grad(inputs[i]) else x.detach().requires_grad_() for i, x in enumerate(args[:n]))
+        xs = tuple(
+            x if not hasattr(x, "detach") or x.requires_grad or not _requires_grad(inputs[i]) else x.detach().requires_grad_() for i, x in enumerate(args[:n])
+        )
         results = [(y, g) for y, g in zip(_outputs(func, xs), args[n:], strict=True) if y.requires_grad]
         targets = [x for x in xs if _requires_grad(x)]
         grads = autograd.grad([y for y, _ in results], targets, [g for _, g in results], create_graph=True, materialize_grads=True)
@@ -106,7 +111,9 @@ def _compare(func: Callable[..., Any], inputs: tuple[Any, ...], checked: list[in
         for i, a, b in zip(checked, analytical, again, strict=True):
             n = numerical[i][k]
             if a.size and np.max(np.abs(a - b)) > nondet_tol:
-                raise GradcheckError(f"Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives different values (output {k}, input {i}): {a} and {b}")
+                raise GradcheckError(
+                    f"Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives different values (output {k}, input {i}): {a} and {b}"
+                )
             wrong = ~np.isclose(a, n, rtol, atol)
             if wrong.any():
                 worst = np.unravel_index(np.argmax(np.where(wrong, np.abs(a - n), -1)), a.shape)
@@ -128,7 +135,11 @@ def _analytical(y: Tensor, inputs: list[Tensor]) -> list[np.ndarray]:
         for k in range(y.size):
             e = np.zeros(y.shape, y.dtype)
             e.reshape(-1)[k] = seed
-            grads = autograd.grad(y, inputs, Tensor(backend.to_device(e, y.device)), retain_graph=True, materialize_grads=True) if y.requires_grad else [None] * len(inputs)
+            grads = (
+                autograd.grad(y, inputs, Tensor(backend.to_device(e, y.device)), retain_graph=True, materialize_grads=True)
+                if y.requires_grad
+                else [None] * len(inputs)
+            )
             for row, x, g in zip(rows, inputs, grads, strict=True):
                 if g is None:
                     g = Tensor(np.zeros(x.shape, x.dtype))

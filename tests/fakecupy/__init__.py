@@ -28,12 +28,27 @@ import numpy as np
 _displaced: dict[str, Any] = {}
 
 
+class NoKernelsError(NotImplementedError):
+    """Something asked the stand-in to compile a kernel. The tests (conftest.py) count as skipped what does."""
+
+
+class Kernel:
+    """``cupy.RawKernel``, ``RawModule``, ``ElementwiseKernel`` and ``ReductionKernel``."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise NoKernelsError("needs a GPU: a stand-in for CuPy compiles no kernels")
+
+
 def modules() -> dict[str, ModuleType]:
     """The modules ``cupy``, ``cupyx`` and those below them."""
     from fakecupy import device, functions, ndarray
 
     cuda, runtime = device.make()
-    cupy, linalg, fft = _module("cupy", functions.namespace()), _module("cupy.linalg", functions.submodule("linalg", np.linalg)), _module("cupy.fft", functions.submodule("fft", np.fft))
+    cupy, linalg, fft = (
+        _module("cupy", functions.namespace()),
+        _module("cupy.linalg", functions.submodule("linalg", np.linalg)),
+        _module("cupy.fft", functions.submodule("fft", np.fft)),
+    )
     linalg.__dict__["LinAlgError"] = np.linalg.LinAlgError
     pool = _module("memory pool", {"used_bytes": lambda: 0, "total_bytes": lambda: 0, "free_all_blocks": lambda: None})
     cupy.__dict__.update(
@@ -42,6 +57,7 @@ def modules() -> dict[str, ModuleType]:
         fft=fft,
         __version__=ndarray.TABLE["version"] + " (stand-in)",
         is_available=lambda: True,
+        **dict.fromkeys(("RawKernel", "RawModule", "ElementwiseKernel", "ReductionKernel"), Kernel),
         get_default_memory_pool=lambda: pool,
         get_array_module=lambda *args: cupy if any(isinstance(a, ndarray.ndarray) for a in args) else np,
     )

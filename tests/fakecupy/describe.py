@@ -63,9 +63,20 @@ def describe() -> dict[str, Any]:
         "fft": functions(cupy.fft, np.fft, cupy.ufunc),
         "methods": methods,
         "special": [n for n in dir(special) if not n.startswith("_") and isinstance(getattr(special, n), cupy.ufunc)],
-        "constants": [n for n in dir(cupy) if not n.startswith("_") and hasattr(np, n) and (getattr(cupy, n) is getattr(np, n) or isinstance(getattr(cupy, n), float))],
+        "constants": [
+            n for n in dir(cupy) if not n.startswith("_") and hasattr(np, n) and (getattr(cupy, n) is getattr(np, n) or isinstance(getattr(cupy, n), float))
+        ],
     }
 
 
+def as_text(table: dict[str, Any]) -> str:
+    """JSON with a line for each name."""
+    sections = []
+    for key, value in table.items():
+        lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(value.items())) if isinstance(value, dict) else json.dumps(value)
+        sections.append(f"{json.dumps(key)}: " + (f"{{\n{lines}\n}}" if isinstance(value, dict) else lines))
+    return "{\n" + ",\n".join(sections) + "\n}\n"
+
+
 if __name__ == "__main__":
-    TABLE.write_text(json.dumps(describe(), indent=0, sort_keys=True) + "\n")
+    TABLE.write_text(as_text(describe()))

@@ -132,6 +132,12 @@ def make() -> tuple[ModuleType, ModuleType]:
     cuda = ModuleType("cupy.cuda")
     cuda.__path__ = []
     cuda.__dict__.update(
-        runtime=runtime, Device=Device, Stream=Stream, Event=Event, get_current_stream=lambda: _streams()[-1], get_device_id=current_id, is_available=lambda: True
+        runtime=runtime,
+        Device=Device,
+        Stream=Stream,
+        Event=Event,
+        get_current_stream=lambda: _streams()[-1],
+        get_device_id=current_id,
+        is_available=lambda: True,
     )
     return cuda, runtime

@@ -112,7 +112,6 @@ _TELL = {
     "can_cast", "common_type", "get_printoptions", "iscomplexobj", "isdtype", "isfortran", "isrealobj", "isscalar", "issubdtype", "may_share_memory", "min_scalar_type",
     "mintypecode", "ndim", "promote_types", "result_type", "shape", "shares_memory", "size", "array_repr", "array_str", "array2string",
 }  # fmt: skip  # about arrays: the answer is not one
-_VIEWS = {"reshape", "ravel", "transpose", "swapaxes", "moveaxis", "squeeze", "expand_dims", "broadcast_to", "diagonal", "rollaxis", "matrix_transpose", "permute_dims"}
 
 
 def _function(name: str, words: str | None, f: Callable[..., Any]) -> Callable[..., Any]:
@@ -240,4 +239,8 @@ def special() -> dict[str, ufunc]:
     except ImportError:
         return {}
     real = _signatures("e->e f->f d->d")
-    return {n: ufunc(n, f"cupyx_scipy_special_{n}", real, "", getattr(scipy.special, n)) for n in TABLE["special"] if getattr(getattr(scipy.special, n, None), "nin", 0) == 1}
+    return {
+        n: ufunc(n, f"cupyx_scipy_special_{n}", real, "", getattr(scipy.special, n))
+        for n in TABLE["special"]
+        if getattr(getattr(scipy.special, n, None), "nin", 0) == 1
+    }

@@ -45,7 +45,9 @@ class ndarray:  # noqa: N801
     # ------------------------------------------------------------------ what it is
 
     shape = property(lambda self: self._array.shape, lambda self, shape: setattr(self, "_array", self._array.reshape(shape)))
-    dtype, ndim, size, strides, itemsize, nbytes = (property(operator.attrgetter("_array." + n)) for n in ("dtype", "ndim", "size", "strides", "itemsize", "nbytes"))
+    dtype, ndim, size, strides, itemsize, nbytes = (
+        property(operator.attrgetter("_array." + n)) for n in ("dtype", "ndim", "size", "strides", "itemsize", "nbytes")
+    )
     flags = property(Flags)
     device = property(lambda self: Device(self._device))
 
