@@ -21,7 +21,18 @@ from gpugrad.ops.fit import add, ones_like, zeros_like
 from gpugrad.tape import FORWARD, Leaf, Tensor, plain, pull_back
 from gpugrad.transforms import own_all
 
-__all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad", "once_differentiable", "set_grad_enabled"]
+__all__ = [
+    "Function",
+    "backward",
+    "detect_anomaly",
+    "enable_grad",
+    "grad",
+    "inference_mode",
+    "is_grad_enabled",
+    "no_grad",
+    "once_differentiable",
+    "set_grad_enabled",
+]
 
 
 def backward(
@@ -90,7 +101,9 @@ def grad(
         elif allow_unused:
             grads.append(None)
         else:
-            raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if this is the desired behavior.")
+            raise RuntimeError(
+                "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if this is the desired behavior."
+            )
     return tuple(grads)
 
 
@@ -108,7 +121,9 @@ def _sequence(tensors: Any) -> list[Tensor]:
     tensors = [tensors] if type(tensors) is Tensor else list(tensors)
     for t in tensors:
         if type(t) is not Tensor:
-            raise TypeError(f"expected Tensors, got {type(t).__name__}: a plain array has no graph. Make it one with gg.tensor(x, requires_grad=True) before computing.")
+            raise TypeError(
+                f"expected Tensors, got {type(t).__name__}: a plain array has no graph. Make it one with gg.tensor(x, requires_grad=True) before computing."
+            )
     if not tensors:
         raise ValueError("expected at least one Tensor, got an empty sequence")
     return tensors

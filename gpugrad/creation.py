@@ -79,7 +79,9 @@ def _without_tensors(data: Any) -> Any:
 
 def _refuse_tracked(t: Tensor) -> None:
     if is_tracked(t):
-        raise TypeError("a copy of a tracked Tensor would lose its derivative: use t.clone() to keep it, t.detach() if that is meant, or gg.stack to join Tensors")
+        raise TypeError(
+            "a copy of a tracked Tensor would lose its derivative: use t.clone() to keep it, t.detach() if that is meant, or gg.stack to join Tensors"
+        )
 
 
 def asarray(obj: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Tensor:
@@ -109,7 +111,9 @@ def from_dlpack(x: Any) -> Tensor:
 def _creator(name: str) -> Callable[..., Tensor]:
     def create(*args: Any, device: str | None = None, requires_grad: bool = False, **params: Any) -> Tensor:
         if any(map(is_tracked, (*args, *params.values()))):
-            raise TypeError(f"{name}() makes constants, so a tracked Tensor among its arguments would lose its derivative: scale and shift the result instead, or pass t.detach() if that is meant")
+            raise TypeError(
+                f"{name}() makes constants, so a tracked Tensor among its arguments would lose its derivative: scale and shift the result instead, or pass t.detach() if that is meant"
+            )
         args, params = tuple(map(plain, args)), {key: plain(value) for key, value in params.items()}
         xp, current = backend.on(device)
         with current:
@@ -118,7 +122,9 @@ def _creator(name: str) -> Callable[..., Tensor]:
         return t.requires_grad_() if requires_grad else t
 
     create.__name__ = create.__qualname__ = name
-    create.__doc__ = f":func:`numpy.{name}` as a Tensor on ``device`` ('cpu', 'cuda', 'cuda:N', 'auto'), with NumPy's default dtype; with ``requires_grad`` a leaf."
+    create.__doc__ = (
+        f":func:`numpy.{name}` as a Tensor on ``device`` ('cpu', 'cuda', 'cuda:N', 'auto'), with NumPy's default dtype; with ``requires_grad`` a leaf."
+    )
     return create
 
 

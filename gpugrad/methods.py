@@ -285,12 +285,16 @@ class Methods:
         if not self.is_leaf:
             if requires_grad:
                 return self  # type: ignore[return-value]
-            raise RuntimeError("you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a subgraph that doesn't require differentiation use var_no_grad = var.detach().")
+            raise RuntimeError(
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+            )
         if not requires_grad:
             self.node = None
         elif self.node is None:
             if not tape.is_inexact(self.dtype):
-                raise RuntimeError(f"only Tensors of floating point and complex dtype can require gradients, got {self.dtype}: make it one, as in gg.tensor(x, dtype=np.float32)")
+                raise RuntimeError(
+                    f"only Tensors of floating point and complex dtype can require gradients, got {self.dtype}: make it one, as in gg.tensor(x, dtype=np.float32)"
+                )
             self.node = Leaf(tape.state.leaf_level, self.value)
         return self  # type: ignore[return-value]
 
@@ -361,7 +365,8 @@ class Methods:
     __hash__ = object.__hash__
     __getitem__ = index.getitem
 
-    abs, conj, conjugate, round = map(_method, (ew.absolute, ew.conj, ew.conj, ew.around))
+    abs, round, conj = _method(ew.absolute), _method(ew.around), _method(ew.conj)
+    conjugate = conj
     exp, log, sqrt, square, sin, cos, tanh, clip = ew.exp, ew.log, ew.sqrt, ew.square, ew.sin, ew.cos, ew.tanh, ew.clip
     sum, mean, prod, var, std, max, min = reduce.sum, reduce.mean, reduce.prod, reduce.var, reduce.std, reduce.max, reduce.min
     cumsum, cumprod, logsumexp = reduce.cumsum, reduce.cumprod, reduce.logsumexp
@@ -452,7 +457,9 @@ def _refuse_inside_a_transform(t: Any, what: str) -> None:
 def _refuse_tracked(t: Any, what: str, remedy: str) -> None:
     while type(t) is Tensor:
         if t.node is not None:
-            raise TypeError(f"{what} of a Tensor that is tracked would drop its derivative without a word: use {remedy} if that is meant, or gpugrad's functions to keep it.")
+            raise TypeError(
+                f"{what} of a Tensor that is tracked would drop its derivative without a word: use {remedy} if that is meant, or gpugrad's functions to keep it."
+            )
         t = t.value
 
 

@@ -416,7 +416,9 @@ def _as_function(call: Any, op: Op) -> Any:
 
 def no_rule(op: Op, kind: str, i: int | None = None) -> NotImplementedError:
     where = "" if i is None else f" for argument {i}"
-    return NotImplementedError(f"{op.name} has no {kind} rule{where}. Define it with gg.def{kind}({op.name}, ...), or cut the derivative with gg.stop_gradient.")
+    return NotImplementedError(
+        f"{op.name} has no {kind} rule{where}. Define it with gg.def{kind}({op.name}, ...), or cut the derivative with gg.stop_gradient."
+    )
 
 
 def _jvp_from_vjp(op: Op) -> Rule:
@@ -493,7 +495,7 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
 
     def accumulate(node: Any, g: Value) -> None:
         have = grads[node]
-        if node in owned and type(g) is ndarray:
+        if node in owned and type(g) is type(have) is ndarray:
             np.add(have, g, out=have)
             return
         grads[node] = total = add(have, g)
@@ -648,7 +650,7 @@ def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any
 # ------------------------------------------------------------------------------------------------- levels
 
 
-class new_level:
+class new_level:  # noqa: N801
     """Open a level for a transform: ``with new_level() as level``. Restored however the block is left."""
 
     def __enter__(self) -> int:

@@ -47,9 +47,13 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
         run = _Reverse(of, primals, has_aux, Leaf)
         y = run.y
         if not hasattr(plain(y), "dtype") and not isinstance(y, (int, float)):
-            raise TypeError(f"gradient of a function that returns {type(y).__name__}: expected one scalar. Use gg.vjp or gg.jacobian, or has_aux=True for (scalar, anything).")
+            raise TypeError(
+                f"gradient of a function that returns {type(y).__name__}: expected one scalar. Use gg.vjp or gg.jacobian, or has_aux=True for (scalar, anything)."
+            )
         if shape_of(y) != () or dtype_of(y).kind == "c":
-            raise TypeError(f"gradient of a function whose output has shape {shape_of(y)} and dtype {dtype_of(y)}: expected a real scalar. Sum it, or use gg.jacobian or gg.vjp.")
+            raise TypeError(
+                f"gradient of a function whose output has shape {shape_of(y)} and dtype {dtype_of(y)}: expected a real scalar. Sum it, or use gg.jacobian or gg.vjp."
+            )
         g = run.pull([ones_like(y) if hasattr(y, "dtype") else np.ones(())], free=True)
         return ((y, run.aux) if has_aux else y), (g[0] if isinstance(argnums, int) else g)
 
@@ -182,7 +186,12 @@ def _by_rows(run: _Reverse, xs: list[Any]) -> list[list[Any]]:
         basis = _basis(y)
         zeros = [zeros_like(v) for v in run.values]
         pulled = [tree.flatten(run.pull([*zeros[:k], e, *zeros[k + 1 :]]))[0] for e in basis]
-        rows.append([reshape(stack([p[i] for p in pulled]), shape_of(y) + shape_of(x)) if pulled else zeros_like(x, shape=shape_of(y) + shape_of(x)) for i, x in enumerate(xs)])
+        rows.append(
+            [
+                reshape(stack([p[i] for p in pulled]), shape_of(y) + shape_of(x)) if pulled else zeros_like(x, shape=shape_of(y) + shape_of(x))
+                for i, x in enumerate(xs)
+            ]
+        )
     return rows
 
 
@@ -198,7 +207,10 @@ def _by_columns(run: _Reverse, xs: list[Any]) -> list[list[Any]]:
             known = push_forward(outputs, {leaf: e})
             pushed.append([zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)])
         columns.append(
-            [reshape(stack([p[k] for p in pushed], axis=-1), shape_of(y) + shape_of(x)) if pushed else zeros_like(y, shape=shape_of(y) + shape_of(x)) for k, y in enumerate(run.values)]
+            [
+                reshape(stack([p[k] for p in pushed], axis=-1), shape_of(y) + shape_of(x)) if pushed else zeros_like(y, shape=shape_of(y) + shape_of(x))
+                for k, y in enumerate(run.values)
+            ]
         )
     return [[column[k] for column in columns] for k in range(len(run.values))]
 
@@ -216,7 +228,9 @@ def _variable(x: Any) -> Any:
     if type(x) is not Tensor and not backend.is_array(x):
         x = backend.asarray(x)
     if not tape.is_inexact(x.dtype):
-        raise TypeError(f"cannot differentiate with respect to an argument of dtype {x.dtype}: expected floats. Convert it, as in x.astype(float), or leave it out of argnums.")
+        raise TypeError(
+            f"cannot differentiate with respect to an argument of dtype {x.dtype}: expected floats. Convert it, as in x.astype(float), or leave it out of argnums."
+        )
     return x
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -348,9 +349,8 @@ def test_primitive_without_a_rule_says_so():
 
 
 def line_of(marker):
-    for i, text in enumerate(open(__file__), 1):
-        if text.rstrip().endswith("# " + marker):
-            return f"{__file__}:{i}"
+    lines = Path(__file__).read_text().splitlines()
+    return next(f"{__file__}:{i}" for i, text in enumerate(lines, 1) if text.endswith("# " + marker))
 
 
 def test_anomaly_in_forward_names_the_line():

@@ -96,7 +96,7 @@ def test_create_graph_equals_nested_levels():
 
 def test_an_outer_leaf_under_a_transform_is_refused_not_lost():
     p = leaf(3)
-    with pytest.raises(RuntimeError, match="gg.grad"):
+    with pytest.raises(RuntimeError, match=r"gg\.grad"):
         gg.grad(lambda w: gg.autograd.grad((p * w).sum(), p, create_graph=True)[0].sum())(np.ones(3))
 
     def f(w):
@@ -380,9 +380,8 @@ def test_no_grad_and_enable_grad():
         return v * 2
 
     assert not f(x).requires_grad and not g(x).requires_grad
-    with pytest.raises(ZeroDivisionError):
-        with gg.no_grad():
-            1 / 0
+    with pytest.raises(ZeroDivisionError), gg.no_grad():
+        raise ZeroDivisionError
     assert gg.is_grad_enabled()
 
 
@@ -438,7 +437,7 @@ def test_eight_threads_differentiate_at_once():
                 t = gg.tensor(x, requires_grad=True)
                 f(t).backward()
                 np.testing.assert_allclose(t.grad.data, gg.grad(f)(x), rtol=1e-12)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]

@@ -97,7 +97,16 @@ def sum_to(x: Any, shape: Shape) -> Any:
 
 # ---- copy
 
-copy = unary(general("copy", lambda x: namespace(x).array(x), [lambda g, _y, _x: g], [lambda t, _y, _x: t], samples=[Sample((2, 3)), Sample(())], doc="A copy that derivatives pass through."))
+copy = unary(
+    general(
+        "copy",
+        lambda x: namespace(x).array(x),
+        [lambda g, _y, _x: g],
+        [lambda t, _y, _x: t],
+        samples=[Sample((2, 3)), Sample(())],
+        doc="A copy that derivatives pass through.",
+    )
+)
 
 
 # ---- what the walk needs

@@ -42,7 +42,14 @@ def register(op: Op) -> Op:
     return op
 
 
-def elementwise(name: str, f: Callable[..., Any], *partials: Rule, domain: Domain | tuple[Domain, ...] = REALS, samples: Iterable[Sample] | None = None, doc: str | None = None) -> Callable[..., Any]:
+def elementwise(
+    name: str,
+    f: Callable[..., Any],
+    *partials: Rule,
+    domain: Domain | tuple[Domain, ...] = REALS,
+    samples: Iterable[Sample] | None = None,
+    doc: str | None = None,
+) -> Callable[..., Any]:
     """Declare ``y = f(x1, ...)``, applied to each element, by ``partials[i](d, y, x1, ...) = d * (dy/dx_i)``.
 
     ``domain`` is where the samples are drawn from: one interval, or one per argument.
