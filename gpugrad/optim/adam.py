@@ -48,8 +48,8 @@ class Adam(Optimizer):
             g,
             state["exp_avg"],
             state["exp_avg_sq"],
-            keep1=1 - beta1,
-            keep2=1 - beta2,
+            beta1=beta1,
+            beta2=beta2,
             rate=lr * root / (1 - beta1**t),
             eps=group["eps"] * root,
             shrink=1 - lr * decay if self.decoupled else 1.0,
@@ -71,18 +71,18 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay)
 
 
-def adam(p: Any, g: Any, m: Any, v: Any, s: Any, *, keep1: float, keep2: float, rate: float, eps: float, shrink: float, weight_decay: float) -> None:
+def adam(p: Any, g: Any, m: Any, v: Any, s: Any, *, beta1: float, beta2: float, rate: float, eps: float, shrink: float, weight_decay: float) -> None:
     """``p -= rate m / (sqrt(v) + eps)``: both bias corrections are in ``rate`` and ``eps``. ``s`` is scratch."""
     if shrink != 1:
         p *= shrink
     if weight_decay:
         g = p * weight_decay + g
-    np.subtract(g, m, out=s)
-    s *= keep1
+    np.multiply(g, 1 - beta1, out=s)
+    m *= beta1
     m += s
     np.multiply(g, g, out=s)
-    s -= v
-    s *= keep2
+    s *= 1 - beta2
+    v *= beta2
     v += s
     np.sqrt(v, out=s)
     s += eps
