@@ -231,7 +231,7 @@ def _variable(x: Any) -> Any:
         raise TypeError(
             f"cannot differentiate with respect to an argument of dtype {x.dtype}: expected floats. Convert it, as in x.astype(float), or leave it out of argnums."
         )
-    return x
+    return Tensor(x.value, x.node) if type(x) is Tensor else x  # a box of its own: functional_call changes what is in a Parameter
 
 
 def _like(t: Any, x: Any, what: str) -> Any:

@@ -177,6 +177,18 @@ def test_ten_training_steps(train: Callable[..., Any], dtype: Any, device: str) 
         np.testing.assert_allclose(backend.to_device(got, "cpu"), expected, rtol=0, atol=50 * tolerance(dtype, 32))
 
 
+def test_functional_call(put: Callable[[Any], Any], device: str) -> None:
+    """A module as a function of its own parameters, handed over as they are."""
+    module = gg.nn.Linear(12, 4).to(device)
+    x, parameters = put(X.astype(np.float32)), dict(module.named_parameters())
+    grads = gg.grad(lambda p: gg.sum(gg.nn.functional_call(module, p, x) ** 2))(parameters)
+    w, b = (backend.to_device(parameters[k].data, "cpu").astype(float) for k in ("weight", "bias"))
+    residual = 2 * (X @ w + b)
+    for got, expected in ((grads["weight"], X.T @ residual), (grads["bias"], residual.sum(0))):
+        assert got.device == backend.device_name(device)
+        np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_jacobian_and_hessian(put: Callable[[Any], Any]) -> None:
     f = lambda x: gg.sum(gg.sin(x) * gg.cumsum(x)) ** 2
     for transform in (gg.jacobian(lambda x: gg.outer(x, x)), gg.jacobian(gg.cumprod, mode="reverse"), gg.hessian(f)):
