@@ -113,7 +113,8 @@ class Methods:
         if self.device != "cpu":
             notes.append(f"device={self.device!r}")
         if self.node is not None:
-            notes.append("requires_grad=True" if self.is_leaf else f"grad of {self.node.op.name}" if isinstance(self.node, tape.Reverse) else "tracked")
+            call = self.node.parents[0] if isinstance(self.node, tape.Pick) else self.node
+            notes.append("requires_grad=True" if self.is_leaf else f"grad of {call.op.name}" if isinstance(call, tape.Reverse) else "tracked")
         return f"tensor({', '.join([body, *notes])})"
 
     def __format__(self, spec: str) -> str:

@@ -124,7 +124,7 @@ cbrt = elementwise("cbrt", lambda x: namespace(x).cbrt(x), lambda d, y, _x: stro
 LN2, LN10 = math.log(2.0), math.log(10.0)
 exp = elementwise("exp", np.exp, lambda d, y, _x: strong_multiply(d, y))
 exp2 = elementwise("exp2", np.exp2, lambda d, y, _x: strong_multiply(d, y * LN2))
-expm1 = elementwise("expm1", np.expm1, lambda d, y, _x: strong_multiply(d, y + 1))
+expm1 = elementwise("expm1", np.expm1, lambda d, _y, x: strong_multiply(d, exp(x)))  # y + 1 would lose the tail
 log = elementwise("log", np.log, lambda d, _y, x: strong_divide(d, x), domain=POSITIVE)
 log2 = elementwise("log2", np.log2, lambda d, _y, x: strong_divide(d, x * LN2), domain=POSITIVE)
 log10 = elementwise("log10", np.log10, lambda d, _y, x: strong_divide(d, x * LN10), domain=POSITIVE)
