@@ -293,6 +293,12 @@ class Op:
             self._unread_if[tracked] = _unread_values(self.vjp, tracked)
             return self._unread_if[tracked]
 
+    def _rule(self, kind: str, i: int) -> Rule:
+        rules = getattr(self, kind)
+        if i >= len(rules):
+            raise no_rule(self, kind, i)
+        return rules[i]
+
     def push(self, tangents: Sequence[Value | None], y: Value, vals: Sequence[Value], params: dict[str, Any]) -> Any:
         """The output's tangent from those of the arguments (None is a zero tangent; at least one is not)."""
         if self.jvp is None:
@@ -302,14 +308,14 @@ class Op:
         total = None
         for i, t in enumerate(tangents):
             if t is not None:
-                part = self.jvp[i](t, y, *vals, **params)
+                part = self._rule("jvp", i)(t, y, *vals, **params)
                 total = part if total is None else add(total, part)
         return total
 
     def pull(self, node: Reverse, wanted: Sequence[Any], g: Value, y: Value, vals: Sequence[Value]) -> list[Value | None]:
         """The cotangents of the arguments whose entry in ``wanted`` is not None; the walk does it itself where there is a rule per argument."""
         if type(self.vjp) is tuple:
-            return [None if p is None else rule(g, y, *vals, **node.params) for p, rule in zip(wanted, self.vjp)]
+            return [None if p is None else self._rule("vjp", i)(g, y, *vals, **node.params) for i, p in enumerate(wanted)]
         if self.vjp is None:
             raise no_rule(self, "vjp")
         return self.vjp([p is not None for p in wanted], g, y, *vals, **node.params)

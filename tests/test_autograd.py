@@ -343,6 +343,8 @@ def test_primitive_without_a_rule_says_so():
     np.testing.assert_array_equal(gg.grad(lambda a: gg.sum(pair(a, np.ones(2))))(np.ones(2)), [1, 1])
     with pytest.raises(NotImplementedError, match="argument 1"):
         gg.grad(lambda b: gg.sum(pair(np.ones(2), b)))(np.ones(2))
+    with pytest.raises(NotImplementedError, match="argument 1"):
+        gg.jvp(lambda b: pair(np.ones(2), b), (np.ones(2),), (np.ones(2),))
 
 
 # ---------------------------------------------------------------------------------- anomaly mode

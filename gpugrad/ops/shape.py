@@ -18,7 +18,7 @@ from gpugrad.backend import namespace
 from gpugrad.ops import elementwise as ew
 from gpugrad.ops.fit import astype, broadcast_to, dtype_of, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, general, linear
-from gpugrad.tape import Tensor, plain
+from gpugrad.tape import Tensor, box, plain
 
 __all__ = [
     "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "column_stack", "concat", "concatenate", "diag", "diagonal",
@@ -449,7 +449,13 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
 def broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
     """All arrays broadcast to one shape. See :func:`numpy.broadcast_arrays`."""
     shape = np.broadcast_shapes(*map(shape_of, arrays))
-    return tuple(broadcast_to(as_array(x), shape) for x in arrays)
+    return tuple(broadcast_to(x, shape) for x in _alike(arrays))
+
+
+def _alike(arrays: Sequence[Any]) -> list[Any]:
+    """All of them Tensors if one is."""
+    arrays = list(map(as_array, arrays))
+    return list(map(box, arrays)) if any(type(x) is Tensor for x in arrays) else arrays
 
 
 def meshgrid(*arrays: Any, indexing: str = "xy", sparse: bool = False) -> tuple[Any, ...]:
@@ -458,7 +464,7 @@ def meshgrid(*arrays: Any, indexing: str = "xy", sparse: bool = False) -> tuple[
         raise ValueError(f"meshgrid: got indexing={indexing!r}, expected 'xy' or 'ij'")
     ndim = len(arrays)
     order = [1, 0, *range(2, ndim)] if indexing == "xy" and ndim > 1 else range(ndim)
-    grids = [reshape(x, [-1 if i == axis else 1 for i in range(ndim)]) for x, axis in zip(arrays, order, strict=True)]
+    grids = [reshape(x, [-1 if i == axis else 1 for i in range(ndim)]) for x, axis in zip(_alike(arrays), order, strict=True)]
     return tuple(grids) if sparse else broadcast_arrays(*grids)
 
 

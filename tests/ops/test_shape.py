@@ -332,3 +332,10 @@ def test_errors(call, error, words):
     for x in (np.ones((2, 3)), gg.tensor(np.ones((2, 3)), requires_grad=True)):
         with pytest.raises(error, match=words):
             call(gg.asarray(x))
+
+
+def test_one_tensor_makes_all_results_tensors():
+    t = gg.tensor([1.0, 2.0])
+    for out in (gg.broadcast_arrays(t, np.ones((3, 1))), gg.meshgrid(t, np.ones(3)), gg.meshgrid(np.ones(3), t, sparse=True)):
+        assert all(type(y) is gg.Tensor for y in out)
+    assert not any(type(y) is gg.Tensor for y in gg.broadcast_arrays(np.ones(2), np.ones((3, 1))))
