@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 import pytest
-from test_shape import check, complex_adjoint
+from derivatives import check, complex_adjoint
 
 import gpugrad as gg
 from gpugrad.ops import index

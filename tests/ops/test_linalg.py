@@ -5,6 +5,7 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
+from derivatives import check
 
 import gpugrad as gg
 from gpugrad.ops import linalg
@@ -16,42 +17,6 @@ RNG = np.random.default_rng(0)
 def normal(shape, dtype=float):
     x = RNG.normal(size=shape)
     return np.asarray(x + 1j * RNG.normal(size=shape) if dtype is complex else x)
-
-
-def numeric(f, x, e=1e-5):
-    """Central differences of a scalar function."""
-    g = np.zeros_like(x)
-    for i in np.ndindex(x.shape):
-        d = np.zeros_like(x)
-        d[i] = e
-        g[i] = (f(x + d) - f(x - d)) / (2 * e)
-    return g
-
-
-def check(f, *xs):
-    """Both modes to second order, in all four nestings, of a curved scalar made of ``f``, in every argument."""
-    w = RNG.normal(size=np.shape(f(*xs)))
-
-    def scalar(*v):
-        return gg.sum(gg.sin(f(*v)) * w)
-
-    everything = tuple(range(len(xs)))
-    ts = tuple(normal(x.shape) for x in xs)
-    gs = gg.grad(scalar, everything)(*xs)
-    for i, (x, g) in enumerate(zip(xs, gs, strict=True)):
-        assert type(g) is np.ndarray and g.shape == x.shape and g.dtype == x.dtype
-        np.testing.assert_allclose(g, numeric(lambda v, i=i: scalar(*xs[:i], v, *xs[i + 1 :]), x), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(gg.jvp(scalar, xs, ts)[1], np.sum([np.sum(g * t) for g, t in zip(gs, ts, strict=True)]), rtol=1e-9, atol=1e-11)
-    e = 1e-5
-    plus, minus = (gg.grad(scalar, everything)(*[x + s * t for x, t in zip(xs, ts, strict=True)]) for s in (e, -e))
-    expected = [(p - m) / (2 * e) for p, m in zip(plus, minus, strict=True)]
-    products = [gg.hvp(scalar, xs, ts, mode=mode) for mode in ("forward-over-reverse", "reverse-over-reverse")]
-    products.append(gg.grad(lambda *v: gg.jvp(scalar, v, ts)[1], everything)(*xs))
-    for product in products:
-        for a, b in zip(product, expected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    second = gg.jvp(lambda *v: gg.jvp(scalar, v, ts)[1], xs, ts)[1]
-    np.testing.assert_allclose(second, np.sum([np.sum(h * t) for h, t in zip(expected, ts, strict=True)]), rtol=1e-4, atol=1e-6)
 
 
 def complex_pairing(f, *xs):

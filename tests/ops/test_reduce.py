@@ -5,6 +5,7 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
+from derivatives import check
 
 import gpugrad as gg
 from gpugrad.tape import Reverse
@@ -12,36 +13,6 @@ from gpugrad.tape import Reverse
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 3, 4))
 AXES = [None, 0, -1, (0, 2), (-1, 0), ()]
-
-
-def numeric(f, x, e=1e-5):
-    """Central differences of a scalar function."""
-    g = np.zeros_like(x)
-    for i in np.ndindex(x.shape):
-        d = np.zeros_like(x)
-        d[i] = e
-        g[i] = (f(x + d) - f(x - d)) / (2 * e)
-    return g
-
-
-def check(f, x):
-    """Both modes to second order, in all four nestings, of a curved scalar made of ``f``."""
-    w = RNG.normal(size=np.shape(f(x)))
-
-    def scalar(v):
-        return gg.sum(gg.sin(f(v)) * w)
-
-    t = RNG.normal(size=x.shape)
-    g = gg.grad(scalar)(x)
-    assert type(g) is np.ndarray and g.shape == x.shape and g.dtype == x.dtype
-    np.testing.assert_allclose(g, numeric(scalar, x), rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(gg.jvp(scalar, x, t)[1], np.sum(g * t), rtol=1e-10, atol=1e-12)
-    e = 1e-5
-    expected = (gg.grad(scalar)(x + e * t) - gg.grad(scalar)(x - e * t)) / (2 * e)
-    for mode in ("forward-over-reverse", "reverse-over-reverse"):
-        np.testing.assert_allclose(gg.hvp(scalar, x, t, mode=mode), expected, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(gg.grad(lambda v: gg.jvp(scalar, v, t)[1])(x), expected, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(gg.jvp(lambda v: gg.jvp(scalar, v, t)[1], x, t)[1], np.sum(expected * t), rtol=1e-5, atol=1e-7)
 
 
 def complex_pairing(f, x):

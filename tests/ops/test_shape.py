@@ -2,61 +2,11 @@
 
 import numpy as np
 import pytest
+from derivatives import check, complex_adjoint
 
 import gpugrad as gg
 
 RNG = np.random.default_rng(0)
-
-
-def numeric(f, x, e=1e-5):
-    """Central differences of a scalar function."""
-    g = np.zeros_like(x)
-    for i in np.ndindex(x.shape):
-        d = np.zeros_like(x)
-        d[i] = e
-        g[i] = (f(x + d) - f(x - d)) / (2 * e)
-    return g
-
-
-def check(f, *xs):
-    """Both modes to second order, in both nestings, of a scalar made of ``f``, in every argument."""
-    w = None
-
-    def scalar(*args):
-        nonlocal w
-        ys = f(*args)
-        ys = ys if isinstance(ys, (tuple, list)) else [ys]
-        w = w or [RNG.normal(size=np.shape(gg.tape.plain(y))) for y in ys]
-        return sum(gg.sum(gg.sin(y) * wi) for y, wi in zip(ys, w))
-
-    everything = tuple(range(len(xs)))
-    ts = tuple(RNG.normal(size=x.shape) for x in xs)
-    gs = gg.grad(scalar, everything)(*xs)
-    for i, (x, g) in enumerate(zip(xs, gs)):
-        assert type(g) is np.ndarray and g.shape == x.shape and g.dtype == x.dtype
-        np.testing.assert_allclose(g, numeric(lambda v, i=i: float(scalar(*xs[:i], v, *xs[i + 1 :])), x), rtol=1e-6, atol=1e-8)
-    slope = sum(float(np.sum(g * t)) for g, t in zip(gs, ts))
-    np.testing.assert_allclose(gg.jvp(scalar, xs, ts)[1], slope, rtol=1e-10, atol=1e-12)
-    e = 1e-5
-    plus, minus = (gg.grad(scalar, everything)(*[x + s * t for x, t in zip(xs, ts)]) for s in (e, -e))
-    expected = [(p - m) / (2 * e) for p, m in zip(plus, minus)]
-    for mode in ("forward-over-reverse", "reverse-over-reverse"):
-        for a, b in zip(gg.hvp(scalar, xs, ts, mode=mode), expected):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
-    second = gg.jvp(lambda *v: gg.jvp(scalar, v, ts)[1], xs, ts)[1]
-    again = gg.jvp(lambda *v: sum(gg.sum(g * t) for g, t in zip(gg.grad(scalar, everything)(*v), ts)), xs, ts)[1]
-    over = sum(gg.sum(g * t) for g, t in zip(gg.grad(lambda *v: gg.jvp(scalar, v, ts)[1], everything)(*xs), ts))
-    np.testing.assert_allclose([float(second), float(over)], float(again), rtol=1e-9, atol=1e-10)
-
-
-def complex_adjoint(f, x):
-    """<g, J t> = <J' g, t> without conjugation, and the jvp is f's own value for a linear f."""
-    x = x + 1j * RNG.normal(size=x.shape)
-    t = RNG.normal(size=x.shape) + 1j * RNG.normal(size=x.shape)
-    y, y_dot = gg.jvp(f, x, t)
-    g = RNG.normal(size=y.shape) + 1j * RNG.normal(size=y.shape)
-    (back,) = gg.vjp(f, x)[1](g)
-    np.testing.assert_allclose(np.sum(g * y_dot), np.sum(back * t), rtol=1e-10, atol=1e-12)
 
 
 # One entry: the function for NumPy or gpugrad, and the shapes of its arguments.
