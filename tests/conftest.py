@@ -92,3 +92,10 @@ def fake_cupy() -> Iterator[Any]:
     yield fakecupy.install()
     if not before:
         fakecupy.uninstall()
+
+
+@pytest.fixture(autouse=True)
+def _the_same_numbers_in_any_order(request: pytest.FixtureRequest) -> None:
+    """A module's RNG starts anew for each of its tests, so that no test depends on which ran before it in this process."""
+    if hasattr(request.module, "RNG"):
+        request.module.RNG = np.random.default_rng(0)
