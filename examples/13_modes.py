@@ -25,7 +25,7 @@ class count_operations:  # noqa: N801
 
     def compute(self, op, args, params):
         self.operations += 1
-        return op.f(*args, **params)
+        return op.evaluate(args, params)
 
     def pull(self, node, wanted, g, y, vals):
         return node.op.pull(node, wanted, g, y, vals)

@@ -47,11 +47,7 @@ class detect_anomaly:  # noqa: N801
     # ------------------------------------------------------------------ what the tape calls
 
     def compute(self, op: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        tape.observer = None
-        try:
-            y = op.compute(args, params)
-        finally:
-            tape.observer = self
+        y = op.evaluate(args, params)
         found = self._anomaly(y)
         if found and not self._stack and not any(map(self._anomaly, args)):
             raise RuntimeError(f"{op.name} made {found} out of finite values, at {_shown(user_line())}")

@@ -7,18 +7,19 @@ of what :func:`gpugrad.grad` returns).
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from gpugrad import tape
+from gpugrad import backend, tape
 from gpugrad.anomaly import detect_anomaly
 from gpugrad.function import Function, once_differentiable
 from gpugrad.ops.elementwise import conj
 from gpugrad.ops.fit import add, ones_like, zeros_like
-from gpugrad.tape import FORWARD, Leaf, Tensor, plain, pull_back
+from gpugrad.tape import FORWARD, Leaf, Tensor, below, plain, pull_back
 from gpugrad.transforms import own_all
 
 __all__ = [
@@ -118,7 +119,7 @@ def _has_leaves_below(t: Any) -> bool:
 
 
 def _sequence(tensors: Any) -> list[Tensor]:
-    tensors = [tensors] if type(tensors) is Tensor else list(tensors)
+    tensors = list(tensors) if isinstance(tensors, Iterable) and not isinstance(tensors, np.ndarray) and type(tensors) is not Tensor else [tensors]
     for t in tensors:
         if type(t) is not Tensor:
             raise TypeError(
@@ -151,11 +152,11 @@ def _seeds(outputs: list[Tensor], cotangents: list[Any], create_graph: bool) -> 
                 raise RuntimeError("grad can be implicitly created only for real scalar outputs but got a complex one: pass gradient=, or take its real part")
             g = ones_like(t.value)
         else:
-            g = g if type(g) is Tensor else np.asarray(g) if np.isscalar(g) else g
+            g = g if type(g) is Tensor else backend.asarray(g, device=t.device if np.isscalar(g) or isinstance(g, (list, tuple)) else None)
             if g.shape != t.shape:
                 raise RuntimeError(f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] has a shape of {t.shape}.")
-            if not create_graph and type(t.value) is not Tensor:
-                g = plain(g)
+            if not create_graph:
+                g = below(t.node.level, g)
             if g.dtype != t.dtype:
                 g = g.astype(t.dtype)
             if t.dtype.kind == "c":
@@ -248,6 +249,23 @@ class _GradMode(set_grad_enabled):
 
 
 def _decorate(f: Callable[..., Any], mode: Callable[[], Any]) -> Callable[..., Any]:
+    if inspect.isgeneratorfunction(f):  # its body runs between the calls of next()
+
+        @functools.wraps(f)
+        def generator(*args: Any, **kwargs: Any) -> Any:
+            steps, sent = f(*args, **kwargs), None
+            try:
+                while True:
+                    with mode():
+                        item = steps.send(sent)
+                    sent = yield item
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                steps.close()
+
+        return generator
+
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         with mode():

@@ -13,7 +13,8 @@ from typing import Any
 
 from gpugrad import tree
 from gpugrad.backend import is_array
-from gpugrad.ops.fit import zeros_like
+from gpugrad.ops.elementwise import conj
+from gpugrad.ops.fit import dtype_of, zeros_like
 from gpugrad.tape import Op, Tensor, is_inexact, is_tracked, plain
 
 
@@ -30,9 +31,17 @@ def primitive(f: Callable[..., Any] | None = None, *, name: str | None = None) -
     """
     if f is None:
         return functools.partial(primitive, name=name)
-    op = Op(name or f.__name__, f)
+    op = _Primitive(name or f.__name__, f)
     functools.update_wrapper(op, f, updated=())
     return op
+
+
+class _Primitive(Op):
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        for key, value in params.items():
+            if is_tracked(value):
+                raise TypeError(f"{self.name}({key}=...) got a tracked Tensor, but keyword arguments are constants: pass it by position, or pass t.detach()")
+        return super().__call__(*args, **params)
 
 
 def defvjp(op: Any, *rules: Callable[..., Any] | None, argnums: Sequence[int] | None = None) -> None:
@@ -43,13 +52,24 @@ def defvjp(op: Any, *rules: Callable[..., Any] | None, argnums: Sequence[int] | 
     Sums over broadcast axes and casts happen by themselves.
     """
     op = _op(op)
-    op.define(_spread(rules, argnums), op.jvp if op.states_jvp else None)
+    op.define(_spread([rule and _fresh(rule) for rule in rules], argnums), op.jvp if op.states_jvp else None)
 
 
 def defjvp(op: Any, *rules: Callable[..., Any] | None, argnums: Sequence[int] | None = None) -> None:
     """Say how tangents go forward: ``rules[i](t, y, *args, **params)`` is what the tangent of argument i adds to that of y."""
     op = _op(op)
     op.define(op.vjp if op.states_vjp else None, _spread(rules, argnums))
+
+
+def _fresh(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """``rule`` with results of its own: it may return an array that its writer holds, and the walk adds into arrays."""
+
+    @functools.wraps(rule)
+    def wrapped(*args: Any, **params: Any) -> Any:
+        d = rule(*args, **params)
+        return d.copy() if is_array(d) else d
+
+    return wrapped
 
 
 def _op(op: Any) -> Op:
@@ -76,6 +96,7 @@ class Context:
     needs_input_grad: tuple[bool, ...] = ()
     materialize_grads = True
     saved_tensors: tuple[Tensor, ...] = ()
+    non_differentiable: tuple[Tensor, ...] = ()
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keep inputs or outputs for ``backward``, or intermediates; a second derivative through an intermediate raises."""
@@ -94,7 +115,7 @@ class Function:
     """A custom operation in PyTorch's form: static methods ``forward(ctx, *args)`` and ``backward(ctx, *grads)``; call it by ``apply``.
 
     ``backward`` returns a gradient (or None) per argument of ``forward``. Where it is written with gpugrad functions it can be
-    differentiated again, and forward mode is derived from it; a static method ``jvp(ctx, *tangents)`` takes its place where stated.
+    differentiated again, and forward mode is derived from it (gradients of complex numbers are PyTorch's); a static method ``jvp(ctx, *tangents)`` takes its place where stated.
     """
 
     @staticmethod
@@ -113,7 +134,12 @@ class Function:
         call = _Call(cls, args)
         vjp = call.pull if cls.backward is not Function.backward else None
         jvp = call.push if hasattr(cls, "jvp") else None
-        return Op(cls.__name__, call.run, vjp, jvp)(*args)
+        out = Op(cls.__name__, call.run, vjp, jvp)(*args)
+        if not call.constants:
+            return out
+        outputs = out if isinstance(out, tuple) else (out,)
+        cut = tuple(o.detach() if i in call.constants and type(o) is Tensor else o for i, o in enumerate(outputs))
+        return cut if isinstance(out, tuple) else cut[0]
 
 
 class _Call:
@@ -125,11 +151,14 @@ class _Call:
         self.ctx = Context()
         self.ctx.needs_input_grad = tuple(map(is_tracked, args))
         self.saved: dict[str, Any] = {}
+        self.constants: set[int] = set()
 
     def run(self, *vals: Any) -> Any:
         inputs = [Tensor(v) if boxed else v for v, boxed in zip(vals, self.boxes, strict=True)]
         out = self.cls.forward(self.ctx, *inputs)
         outputs = out if isinstance(out, tuple) else (out,)
+        self.constants = {i for i, o in enumerate(outputs) if any(o is t for t in self.ctx.non_differentiable)}
+        self.ctx.non_differentiable = ()
         places = {id(t): (group, i) for group, ts in ((0, inputs), (1, outputs)) for i, t in enumerate(ts) if type(t) is Tensor}
         self.saved = {name: tree.map_leaves(lambda t: _Saved(t, places.get(id(t))), kept) for name, kept in vars(self.ctx).items()}
         self.ctx = Context()  # lets go of the inputs
@@ -150,11 +179,11 @@ class _Call:
         gs = list(g) if isinstance(y, tuple) else [g]
         if ctx.materialize_grads:
             gs = [zeros_like(o) if h is None else h for h, o in zip(gs, y if isinstance(y, tuple) else (y,), strict=True)]
-        grads = self.cls.backward(ctx, *[None if h is None else _boxed(h) for h in gs])
+        grads = self.cls.backward(ctx, *[None if h is None else _boxed(_as_in_pytorch(h)) for h in gs])
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(vals):
             raise RuntimeError(f"function {self.cls.__name__}Backward returned an incorrect number of gradients (expected {len(vals)}, got {len(grads)})")
-        return [_unboxed(d) if need else None for d, need in zip(grads, needs, strict=True)]
+        return [None if d is None or not need else _as_in_pytorch(_unboxed(d, copy=True)) for d, need in zip(grads, needs, strict=True)]
 
     def push(self, tangents: Sequence[Any], y: Any, *vals: Any) -> Any:
         out = self.cls.jvp(self.context(y, vals), *[None if t is None else _boxed(t) for t in tangents])  # type: ignore[attr-defined]
@@ -179,8 +208,14 @@ def _boxed(x: Any) -> Any:
     return Tensor(x) if is_array(x) else x if type(x) is Tensor or not hasattr(x, "dtype") else Tensor(x)
 
 
-def _unboxed(x: Any) -> Any:
-    return x.value if type(x) is Tensor and x.node is None else x
+def _unboxed(x: Any, copy: bool = False) -> Any:
+    x = x.value if type(x) is Tensor and x.node is None else x
+    return x.copy() if copy and is_array(x) else x
+
+
+def _as_in_pytorch(g: Any) -> Any:
+    """Complex gradients there are the conjugates of the tape's cotangents."""
+    return conj(g) if dtype_of(g).kind == "c" else g
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -189,6 +189,7 @@ class Methods:
         return Tensor(self.value, self.node)
 
     def __deepcopy__(self, memo: Any) -> Tensor:
+        _refuse_inside_a_transform(self, "deepcopy")
         if not self.is_leaf:
             raise RuntimeError("only Tensors created by the user (graph leaves) support deepcopy; use .detach() or .clone()")
         copy = Tensor(self.data.copy()).requires_grad_(self.requires_grad)
@@ -303,7 +304,7 @@ class Methods:
         """Accumulate into ``.grad`` of the leaves; see :func:`gpugrad.autograd.backward`."""
         from gpugrad import autograd
 
-        autograd.backward(self, gradient, retain_graph=retain_graph, create_graph=create_graph, inputs=inputs)
+        autograd.backward(self, None if gradient is None else [gradient], retain_graph=retain_graph, create_graph=create_graph, inputs=inputs)
 
     def register_hook(self, hook: Callable[[Tensor], Any]) -> Hook:
         """Call ``hook(grad)`` whenever the gradient of this Tensor is computed; a Tensor that it returns takes its place. Returns a handle with ``remove()``."""

@@ -242,14 +242,17 @@ class Op:
             call: Reverse = Recorded(self, vals, y, params, parents, level, y.shape, y.dtype)
         else:
             call = self._reverse(vals, y, params, parents, level, y.shape, y.dtype)
-        if observer is not None:
-            observer.recorded(call)
+        if (watch := observer) is not None:
+            watch.recorded(call)
         return Tensor(y, call)
 
     def compute(self, args: Sequence[Any], params: dict[str, Any]) -> Any:
         """The value, of plain arrays: where everything the library computes comes past."""
-        if observer is not None:
-            return observer.compute(self, args, params)
+        watch = observer
+        return self.evaluate(args, params) if watch is None else watch.compute(self, args, params)
+
+    def evaluate(self, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        """The value, seen by nobody."""
         try:
             return self.f(*args, **params)
         except (TypeError, ValueError) as error:
@@ -271,8 +274,8 @@ class Op:
             pick: type[Pick] = RecordedPick
         else:
             call, pick = self._reverse(vals, ys, params, parents, level, None, None), Pick
-        if observer is not None:
-            observer.recorded(call)
+        if (watch := observer) is not None:
+            watch.recorded(call)
         return tuple(Tensor(y, pick(call, i, y) if is_inexact(y.dtype) else None) for i, y in enumerate(ys))
 
     def _reverse(self, vals: list[Value], y: Value, params: dict[str, Any], parents: Sequence[Any], level: int, shape: Any, dtype: Any) -> Reverse:
@@ -287,11 +290,12 @@ class Op:
     def _unread(self, parents: Sequence[Any]) -> tuple[tuple[int, ...], bool]:
         """Which values no rule of a tracked argument reads, and whether one reads y."""
         tracked = tuple([p is not None for p in parents])
-        try:
-            return self._unread_if[tracked]
-        except KeyError:
-            self._unread_if[tracked] = _unread_values(self.vjp, tracked)
-            return self._unread_if[tracked]
+        found = self._unread_if.get(tracked)
+        if found is None:
+            found = _unread_values(self.vjp, tracked)
+            if len(tracked) < 8:  # of operations with many arguments there would be no end of patterns
+                self._unread_if[tracked] = found
+        return found
 
     def _rule(self, kind: str, i: int) -> Rule:
         rules = getattr(self, kind)
@@ -340,7 +344,7 @@ def _unread_values(vjp: Any, tracked: tuple[bool, ...]) -> tuple[tuple[int, ...]
     rules = [vjp] if joint else [r for r, t in zip(vjp or (), tracked) if t and r is not None]
     read, keeps_y = set(), False
     for rule in rules:
-        code = getattr(rule, "__code__", None)
+        code = getattr(inspect.unwrap(rule), "__code__", None)
         if code is None:
             return (), True
         y, *names = code.co_varnames[2 if joint else 1 : code.co_argcount] or ("y",)
@@ -469,6 +473,7 @@ add: Callable[[Value, Value], Value]
 reduce_to: Callable[[Value, Any], Value]  # sum a cotangent over broadcast axes, cast it
 expand_to: Callable[[Value, Any], Value]  # broadcast a tangent, cast it
 zeros_like: Callable[[Value], Value]
+conj: Callable[[Value], Value]
 
 
 def install(**functions: Callable[..., Any]) -> None:
@@ -521,7 +526,7 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
         node = heappop(heap)[1]
         g = grads.pop(node)
         if node.notes is not None:
-            g = _run_hooks(node, g)
+            g = _run_hooks(node, g, create_graph)
         if targets is not None:
             if node in targets:
                 found[node] = g
@@ -581,6 +586,8 @@ def _freed() -> RuntimeError:
 def _gather(pick: Pick, g: Value, grads: dict[Any, Any], heap: list[tuple[int, Any]]) -> None:
     """Enter the cotangent of one output into the list that the call's joint rule is given."""
     call = pick.parents[0]
+    if call.vals is None:
+        raise _freed()
     if call not in grads:
         grads[call] = [None] * len(call.y)
         heappush(heap, (call.order, call))
@@ -609,17 +616,26 @@ def _ancestors_of_interest(outputs: list[Any], targets: set[Any]) -> set[Any]:
     return wanted
 
 
-def _run_hooks(node: Any, g: Value) -> Value:
-    """Show the cotangent to the hooks as a Tensor; what one returns takes its place."""
+def _run_hooks(node: Any, g: Value, create_graph: bool) -> Value:
+    """Show the cotangent to the hooks as a Tensor of its own, in PyTorch's convention for complex numbers; what one returns takes its place."""
+    to_shown = conj if node.dtype is not None and node.dtype.kind == "c" else _same
     for hook in tuple(node.notes.get("hooks", {}).values()):
-        shown = g if type(g) is Tensor else Tensor(as_value(g))
-        new = hook(shown)
+        new = hook(box(_copied(to_shown(g))))
         if new is not None:
-            g = new if shown is g else plain(new)
+            g = to_shown(new if create_graph else _copied(below(node.level, new)))
     if "retained" in node.notes:
-        have = node.notes["retained"]
-        node.notes["retained"] = box(g) if have is None else add(have, box(g))
+        have, new = node.notes["retained"], box(_copied(to_shown(g)))
+        node.notes["retained"] = new if have is None else add(have, new)
     return g
+
+
+def _same(g: Value) -> Value:
+    return g
+
+
+def _copied(g: Value) -> Value:
+    """The walk may add into its arrays, and the user may write into those shown: they are not the same."""
+    return g if type(g) is Tensor else g.copy()
 
 
 def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any, Value]:
@@ -667,6 +683,13 @@ class new_level:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         state.leaf_level = self.saved
+
+
+def below(level: int, x: Any) -> Any:
+    """What x is to the levels below ``level``: tracked there, if at all."""
+    while type(x) is Tensor and (x.node is None or x.node.level >= level):
+        x = x.value
+    return x
 
 
 def is_tracked(x: Any) -> bool:

@@ -108,6 +108,8 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str 
 
     Args:
         mode: "reverse" (a pass per output element), "forward" (a pass per input element), or the cheaper one.
+
+    Of complex arguments it is the derivative of a holomorphic function, or in reverse mode the gradients of a real one (see the module).
     """
     if mode not in ("auto", "forward", "reverse"):
         raise ValueError(f"mode is {mode!r}: expected 'auto', 'forward' or 'reverse'")
@@ -117,7 +119,13 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str 
         run = _Reverse(of, primals, False, RecordedLeaf)
         xs = [x for x, _ in run.boxes]
         sizes = [sum(int(np.prod(shape_of(v))) for v in vs) for vs in (xs, run.values)]
-        rows = _by_columns(run, xs) if (mode == "forward" or (mode == "auto" and sizes[0] < sizes[1])) else _by_rows(run, xs)
+        is_complex = any(dtype_of(x).kind == "c" for x in xs)
+        if is_complex and mode == "forward" and any(dtype_of(y).kind != "c" for y in run.values):
+            raise TypeError(
+                "forward mode would give the derivative of a real function along the real axis only: use mode='reverse', or real and imaginary parts as arguments"
+            )
+        forward = mode == "forward" or (mode == "auto" and sizes[0] < sizes[1] and not is_complex)
+        rows = _by_columns(run, xs) if forward else _by_rows(run, xs)
         nests = [tree.unflatten(run.inputs, row) for row in rows]
         return tree.unflatten(run.structure, [nest[0] if isinstance(argnums, int) else nest for nest in nests])
 
@@ -126,7 +134,14 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str 
 
 def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """The matrix of second derivatives of a scalar function, shape ``x.shape + x.shape``: columns by forward over reverse."""
-    return _named(jacobian(grad(f, argnums), argnums, mode="forward"), f, "hessian")
+    matrix = jacobian(grad(f, argnums), argnums, mode="forward")
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        if any(dtype_of(x).kind == "c" for x in tree.flatten(_partial(f, argnums, args, kwargs)[1])[0]):
+            raise TypeError("the Hessian of a real function of complex numbers is not one matrix: use their real and imaginary parts as arguments")
+        return matrix(*args, **kwargs)
+
+    return _named(evaluate, f, "hessian")
 
 
 def hvp(f: Callable[..., Any], primals: Any, tangents: Any, mode: str = "forward-over-reverse") -> Any:

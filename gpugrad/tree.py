@@ -44,10 +44,21 @@ def flatten_like(tree: Any, structure: Any, what: str) -> list[Any]:
     Raises:
         ValueError: it has another; both are shown.
     """
-    leaves, got = flatten(tree)
+    got = flatten(tree)[1]
     if got != structure:
         raise ValueError(f"{what} must be a nest of the same structure as what it belongs to: got {got}, expected {structure}")
-    return leaves
+    return _in_order_of(structure, tree)
+
+
+def _in_order_of(structure: Any, tree: Any) -> list[Any]:
+    """The leaves in the structure's order: equal dicts may list their keys in another."""
+    if isinstance(structure, dict):
+        pairs = [(structure[key], tree[key]) for key in structure]
+    elif isinstance(structure, (list, tuple)):
+        pairs = list(zip(structure, tree, strict=True))
+    else:
+        return [] if structure is None else [tree]
+    return [leaf for part, subtree in pairs for leaf in _in_order_of(part, subtree)]
 
 
 class _Leaf:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import fakecupy
+import numpy as np
 import pytest
 
 from gpugrad import backend

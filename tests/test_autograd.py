@@ -416,3 +416,171 @@ def test_masked_branches_contribute_zero():
     chosen = gg.grad(lambda x: gg.sum(gg.where(x > -1, gg.sqrt(x), 0.0)))(x)
     assert np.isinf(chosen[0])
     assert np.isnan(gg.grad(lambda x: gg.sum(gg.where(x == 0, gg.log(x), gg.log(-x * x))))(np.array([np.nan, 1.0]))[0])
+
+
+# ---------------------------------------------------------------------------------- found by attack
+
+
+def test_dicts_are_matched_by_key_not_by_order():
+    a, b = np.array(1.0), np.array(0.0)
+    assert gg.jvp(lambda p: p["a"] + 10 * p["b"], ({"a": a, "b": a},), ({"b": b, "a": a},))[1] == 1
+    h = gg.hvp(lambda p: p["a"] ** 2 + 10 * p["b"] ** 2, {"a": a, "b": a}, {"b": b, "a": a})
+    assert h["a"] == 2 and h["b"] == 0
+
+
+@pytest.mark.parametrize("how", ["grad_outputs", "hook"])
+def test_a_cotangent_from_an_outer_transform_keeps_its_derivative(how):
+    def f(w):
+        x = gg.tensor(np.array([1.0, 2.0]), requires_grad=True)
+        y = x * x
+        if how == "hook":
+            y.register_hook(lambda g: g * w)
+        return gg.autograd.grad(y, x, grad_outputs=w if how == "grad_outputs" else np.ones(2))[0].sum()
+
+    np.testing.assert_allclose(gg.grad(f)(np.array([3.0, 4.0])), [2, 4])
+
+
+def test_gradients_that_a_user_returns_are_copied():
+    class Weighted(gg.Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            ctx.save_for_backward(w)
+            return (x * w).sum()
+
+        @staticmethod
+        def backward(ctx, g):
+            return ctx.saved_tensors[0], None
+
+    w = gg.tensor([3.0, 4.0])
+    prim = gg.primitive(lambda x: (x * w.data).sum())
+    gg.defvjp(prim, lambda g, _y, _x: w.data)
+    for f in (lambda x: Weighted.apply(x, w), prim):
+        x = gg.tensor([1.0, 1.0], requires_grad=True)
+        f(x).backward()
+        f(x).backward()
+        np.testing.assert_array_equal(w.data, [3, 4])
+        np.testing.assert_array_equal(x.grad.data, [6, 8])
+
+
+def test_retained_and_hooked_gradients_share_memory_with_nothing():
+    x = leaf(1.0, 2.0)
+    y = x + 1
+    y.retain_grad()
+    seen = []
+    y.register_hook(seen.append)
+    (y * np.array([3.0, 4.0])).sum().backward()
+    (x * x).sum().backward()
+    x.grad.zero_()
+    np.testing.assert_array_equal(seen[0].data, [3, 4])
+    np.testing.assert_array_equal(y.grad.data, [3, 4])
+
+
+def test_complex_gradients_are_pytorchs_in_hooks_and_functions_too():
+    class Scale(gg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * (2 + 1j)
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * (2 - 1j)
+
+    x = gg.tensor(np.array([1 + 2j]), requires_grad=True)
+    for y in (x * (2 + 1j), Scale.apply(x)):
+        y.retain_grad()
+        seen = []
+        y.register_hook(lambda g, seen=seen: seen.append(g) or g * 2)
+        s = (y * y).real.sum()
+        s.backward(retain_graph=True)
+        np.testing.assert_allclose(seen[0].data, [-10j])
+        np.testing.assert_allclose(y.grad.data, [-20j])
+        np.testing.assert_allclose(x.grad.data, [-20j * (2 - 1j)])
+        x.grad = None
+
+
+def test_derivatives_of_complex_arguments_that_would_be_ambiguous_are_refused():
+    f = lambda z: gg.real(z * gg.conj(z))
+    z = np.array([1 + 2j])
+    np.testing.assert_allclose(gg.jacobian(f)(z), [[2 - 4j]])
+    with pytest.raises(TypeError, match="reverse"):
+        gg.jacobian(f, mode="forward")(z)
+    with pytest.raises(TypeError, match="imaginary"):
+        gg.hessian(lambda z: gg.sum(f(z)))(z)
+    np.testing.assert_allclose(gg.jacobian(lambda z: z * z, mode="forward")(z), [[2 + 4j]])
+
+
+def test_deepcopy_inside_a_transform_is_refused():
+    with pytest.raises(TypeError, match="deepcopy"):
+        gg.grad(lambda x: copy.deepcopy(x) * x)(3.0)
+
+
+def test_a_freed_call_with_several_outputs_says_so():
+    a, b = gg.split(leaf(1.0, 2.0), 2)
+    a.sum().backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        b.sum().backward()
+
+
+def test_keyword_arguments_of_a_primitive_are_constants():
+    scale = gg.primitive(lambda x, *, w: x * w)
+    gg.defvjp(scale, lambda g, y, x, *, w: g * w)
+    with pytest.raises(TypeError, match="position"):
+        scale(leaf(1.0), w=leaf(2.0))
+
+
+def test_outputs_marked_non_differentiable():
+    class Two(gg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            a, b = x * 1, x * 2
+            ctx.mark_non_differentiable(b)
+            return a, b
+
+        @staticmethod
+        def backward(ctx, ga, gb):
+            np.testing.assert_array_equal(gb.data, [0.0])
+            return ga
+
+    x = leaf(3.0)
+    a, b = Two.apply(x)
+    assert a.requires_grad and not b.requires_grad
+    (a * b).sum().backward()
+    assert x.grad.item() == 6
+
+
+def test_no_grad_of_a_generator():
+    @gg.no_grad
+    def steps(x):
+        for _ in range(2):
+            yield (x * 2).requires_grad
+
+    assert list(steps(leaf(1.0))) == [False, False] and gg.is_grad_enabled()
+
+
+def test_lists_and_arrays_where_tensors_are_expected():
+    x = leaf(1.0, 2.0)
+    (x * 2).backward([1.0, 10.0])
+    np.testing.assert_array_equal(x.grad.data, [2, 20])
+    with pytest.raises(TypeError, match="plain array"):
+        gg.autograd.grad(np.float64(1.0), x)
+
+
+def test_anomaly_mode_ends_with_its_block_whatever_other_threads_do():
+    import threading
+
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            gg.grad(lambda x: gg.sum(gg.sin(x)))(np.ones(3))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    [t.start() for t in threads]
+    try:
+        for _ in range(50):
+            with gg.detect_anomaly(), np.errstate(all="ignore"), pytest.raises(RuntimeError, match="log"):
+                gg.log(np.zeros(1))
+            assert gg.tape.observer is None
+    finally:
+        stop.set()
+        [t.join() for t in threads]

@@ -146,7 +146,7 @@ log_sigmoid = logsigmoid = elementwise(
 
 def softplus(x: Any, beta: float = 1.0) -> Any:
     """``log(1 + exp(beta x)) / beta`` of each element, by ``max(x, 0) + log1p(exp(-|x|))``."""
-    return _softplus_op(x) if beta == 1 else _softplus_op(multiply(x, beta)) / beta
+    return _softplus_op(x) if type(beta) in (int, float) and beta == 1 else _softplus_op(multiply(x, beta)) / beta
 
 
 def silu(x: Any) -> Any:

@@ -8,11 +8,13 @@ wins: the branch that ``where`` did not choose then contributes 0, not nan.
 
 from __future__ import annotations
 
+import cmath
 import math
 from typing import Any
 
 import numpy as np
 
+from gpugrad import tape
 from gpugrad.backend import namespace
 from gpugrad.ops.fit import dtype_of, zeros_like
 from gpugrad.ops.rules import Sample, constant, elementwise, general
@@ -78,7 +80,7 @@ divide = true_divide = elementwise(
     lambda d, y, _a, b: -strong_divide(strong_multiply(d, y), b),
     domain=POSITIVE,
 )
-reciprocal = elementwise("reciprocal", np.reciprocal, lambda d, y, _x: -strong_multiply(d, y * y), domain=POSITIVE)
+reciprocal = elementwise("reciprocal", np.reciprocal, lambda d, y, _x: -strong_multiply(strong_multiply(d, y), y), domain=POSITIVE)
 square = elementwise("square", np.square, lambda d, _y, x: d * (2 * x))
 remainder = mod = elementwise(
     "remainder",
@@ -109,9 +111,10 @@ def _power_base(d: Any, _y: Any, a: Any, b: Any) -> Any:
 
 def _power_exponent(d: Any, y: Any, a: Any, _b: Any) -> Any:
     """a^b log a, which is 0 at a = 0."""
+    is_complex = dtype_of(y).kind == "c"
     if type(a) in (int, float):  # whose logarithm stays a number, so that float32 stays float32
-        return strong_multiply(d, y * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan))
-    return strong_multiply(d, y * log(where(equal(a, 0), 1.0, a)))
+        return strong_multiply(d, y * (math.log(a) if a > 0 else 0.0 if a == 0 else cmath.log(a) if is_complex else math.nan))
+    return strong_multiply(d, y * log(where(equal(a, 0), 1.0, a) + (0j if is_complex else 0)))
 
 
 power = pow = elementwise("power", np.power, _power_base, _power_exponent, domain=POSITIVE)
@@ -162,8 +165,8 @@ arctanh = atanh = elementwise("arctanh", np.arctanh, lambda d, _y, x: strong_div
 arctan2 = atan2 = elementwise(
     "arctan2",
     np.arctan2,
-    lambda d, _y, a, b: strong_divide(strong_divide(d, hypot(a, b)) * b, hypot(a, b)),
-    lambda d, _y, a, b: -strong_divide(strong_divide(d, hypot(a, b)) * a, hypot(a, b)),
+    lambda d, _y, a, b: strong_divide(strong_multiply(strong_divide(d, hypot(a, b)), b), hypot(a, b)),
+    lambda d, _y, a, b: -strong_divide(strong_multiply(strong_divide(d, hypot(a, b)), a), hypot(a, b)),
     domain=POSITIVE,
 )
 hypot = elementwise(
@@ -178,13 +181,18 @@ deg2rad = radians = elementwise("deg2rad", np.deg2rad, lambda d, _y, _x: d * (ma
 rad2deg = degrees = elementwise("rad2deg", np.rad2deg, lambda d, _y, _x: d * (180 / math.pi))
 
 
-def _sinc_slope(d: Any, y: Any, x: Any) -> Any:
-    """(cos(pi x) - sinc(x)) / x, by its series -pi^2 x/3 near 0, where the difference cancels."""
-    small = less(absolute(x), 1e-4)
-    safe = where(small, 1.0, x)
-    u = (math.pi * x) * math.pi
-    near = u * (-1 / 3 + (math.pi * x) ** 2 / 30)
-    return d * where(small, near, (cos(math.pi * safe) - sinc(safe)) / safe)
+_SINC_SERIES = [(-1) ** k * 2 * k / math.factorial(2 * k + 1) for k in range(1, 14)]  # of d/du (sin u / u) = sum_k c_k u^(2k-1)
+
+
+def _sinc_slope(d: Any, _y: Any, x: Any) -> Any:
+    """pi (u cos u - sin u) / u^2 with u = pi x; by its series where |u| < 2, since the difference cancels near 0."""
+    u = math.pi * x
+    small = less(absolute(u), 2.0)
+    inner, outer = where(small, u, 0.0), where(small, 2.0, u)
+    series, square_u = _SINC_SERIES[-1], inner * inner
+    for c in reversed(_SINC_SERIES[:-1]):
+        series = series * square_u + c
+    return d * (math.pi * where(small, series * inner, (outer * cos(outer) - sin(outer)) / (outer * outer)))
 
 
 sinc = elementwise("sinc", lambda x: namespace(x).sinc(x), _sinc_slope, domain=POSITIVE)
@@ -232,6 +240,7 @@ def fix(x: Any) -> Any:
 # ---------------------------------------------------------------------------------- complex parts (these are not complex-linear: the rules differ)
 
 conj = conjugate = general("conj", np.conj, [lambda g, _y, _x: conj(g)], [lambda t, _y, _x: conj(t)], samples=[Sample((3, 4))])
+tape.install(conj=conj)  # gradients of complex numbers are shown to hooks as PyTorch shows them
 real = general("real", lambda x: namespace(x).real(x), [lambda g, _y, _x: g], [lambda t, _y, _x: real(t)], samples=[Sample((3, 4))])
 imag = general(
     "imag",

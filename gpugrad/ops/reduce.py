@@ -90,7 +90,9 @@ def _sum_transpose(g: Any, *, axis: tuple[int, ...], keepdims: bool, shape: Shap
 
 
 def _mean_transpose(g: Any, *, axis: tuple[int, ...], keepdims: bool, shape: Shape) -> Any:
-    return _sum_transpose(g / (_count(shape, axis) or 1), axis=axis, keepdims=keepdims, shape=shape)
+    n = _count(shape, axis) or 1
+    share = g / n if n <= 65504 else g * (1 / n)  # a larger n is infinite in float16
+    return _sum_transpose(share, axis=axis, keepdims=keepdims, shape=shape)
 
 
 def _without_shape(f: Any) -> Any:

@@ -173,3 +173,36 @@ def test_missing_names_say_what_to_do():
         gg.arctan22  # noqa: B018
     with pytest.raises(AttributeError, match=r"gg\.primitive"):
         gg.i0xyz  # noqa: B018
+
+
+def test_sinc_to_sixth_order():
+    def nth(f, n):
+        for _ in range(n):
+            f = (lambda g: lambda x: gg.jvp(g, (x,), (np.ones_like(x),))[1])(f)
+        return f
+
+    x = np.array([0.0, 2e-4, 0.3, 0.64])
+    np.testing.assert_allclose(nth(gg.sinc, 4)(x)[:2], [np.pi**4 / 5] * 2, rtol=1e-5)
+    np.testing.assert_allclose(nth(gg.sinc, 6)(x)[0], -(np.pi**6) / 7, rtol=1e-9)
+    h = 1e-4
+    np.testing.assert_allclose(nth(gg.sinc, 3)(x), (nth(gg.sinc, 2)(x + h) - nth(gg.sinc, 2)(x - h)) / (2 * h), rtol=1e-5, atol=1e-5)
+
+
+def test_a_zero_cotangent_wins_at_every_order():
+    for f in (lambda x: gg.where(x > 0, gg.reciprocal(x), 0.0), lambda x: gg.where(x > 0, gg.arctan2(x, x), 0.0)):
+        for mode in ("forward-over-reverse", "reverse-over-reverse"):
+            with np.errstate(all="ignore"):
+                assert np.isfinite(second(f, [0.0, 1.0], mode)).all()
+
+
+def test_negative_bases_with_complex_exponents():
+    z = gg.tensor(1 + 1j, requires_grad=True)
+    ((-2) ** z).real.backward()
+    a = np.log(-2 + 0j)
+    np.testing.assert_allclose(z.grad.item(), np.conj((-2) ** (1 + 1j) * a), rtol=1e-6)
+
+
+def test_the_mean_of_many_float16():
+    t = gg.tensor(np.ones(70000, np.float16), requires_grad=True)
+    t.mean().backward()
+    np.testing.assert_allclose(t.grad.data.astype(float), 1 / 70000, rtol=1e-2)
