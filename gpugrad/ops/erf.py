@@ -92,6 +92,8 @@ def _block_by_cody(x: Any, small: Callable[[Any], Any], other: Callable[[Any, An
 
 def _on_either(name: str, on_cpu: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def f(x: Any) -> Any:
+        if np.iscomplexobj(x):
+            raise TypeError(f"{name}: got complex numbers, expected real ones")
         return on_cpu(x) if namespace(x) is np else getattr(importlib.import_module("cupyx.scipy.special"), name)(x)
 
     return f

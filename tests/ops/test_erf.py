@@ -49,3 +49,9 @@ def test_logit_xlogy_and_entr():
     assert_allclose(special.entr(z), scipy_special.entr(z))
     assert_allclose(gg.grad(lambda x: gg.sum(special.entr(x)))(np.array([0.5, 2.0])), -np.log([0.5, 2.0]) - 1)
     assert_allclose(gg.grad(lambda p: gg.sum(special.logit(p)))(np.array([0.2, 0.7])), [1 / 0.16, 1 / 0.21])
+
+
+@pytest.mark.parametrize("name", ["erf", "erfc", "erfinv"])
+def test_complex_numbers_are_refused(name):
+    with pytest.raises(TypeError, match="complex"):
+        getattr(gg, name)(np.array([0.5 + 0.5j]))
