@@ -522,9 +522,13 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
     targets = None if inputs is None else set(inputs)
     wanted = None if targets is None else _ancestors_of_interest([n for _, n in heap], targets)
     found: dict[Any, Value] = {}
-    while heap:
-        node = heappop(heap)[1]
-        g = grads.pop(node)
+    following = following_g = None  # the only parent, where nothing else waits: a chain does without the heap
+    while heap or following is not None:
+        if following is not None:
+            node, g, following = following, following_g, None
+        else:
+            node = heappop(heap)[1]
+            g = grads.pop(node)
         if node.notes is not None:
             g = _run_hooks(node, g, create_graph)
         if targets is not None:
@@ -532,7 +536,8 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
                 found[node] = g
             if node not in wanted:  # type: ignore[operator]
                 continue
-        if not isinstance(node, Reverse):
+        kind = type(node)
+        if kind is not Reverse and kind is not Recorded:
             if isinstance(node, Leaf):
                 found[node] = g
             else:
@@ -551,8 +556,8 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
             node.parents = ()
         if wanted is not None:
             parents = [p if p in wanted or p in targets else None for p in parents]  # type: ignore[operator]
-        rules = op.vjp
-        pulled = None
+        is_chain = not heap and (len(parents) == 1 or (len(parents) == 2 and None in parents))
+        rules, pulled = op.vjp, None
         if type(rules) is not tuple or observer is not None:
             pulled = (observer or op).pull(node, parents, g, y, vals)
         i = 0
@@ -567,7 +572,9 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
                 if d is not None:
                     if d.shape != p.shape or d.dtype is not p.dtype:
                         d = reduce_to(d, p)
-                    if p in grads:
+                    if is_chain:
+                        following, following_g = p, d
+                    elif p in grads:
                         accumulate(p, d)
                     else:
                         grads[p] = d
