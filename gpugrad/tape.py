@@ -362,7 +362,7 @@ def _unread_values(vjp: Any, tracked: tuple[bool, ...]) -> tuple[tuple[int, ...]
 def unary(op: Op) -> Callable[[Any], Any]:
     """``op`` as a function of one array."""
     f = op.f
-    unread, keeps_y = op._unread((True,))
+    keeps_v, keeps_y = _kept(op, (True,))
 
     def call(x: Any) -> Any:
         if type(x) is Tensor:
@@ -374,7 +374,7 @@ def unary(op: Op) -> Callable[[Any], Any]:
                     return op(x)  # which says what is wrong
                 if type(y) is not ndarray:
                     y = as_value(y)
-                return Tensor(y, Reverse(op, (None,) if unread else (v,), y if keeps_y else None, NO_PARAMS, (p,), p.level, y.shape, y.dtype))
+                return Tensor(y, Reverse(op, (v if keeps_v else None,), y if keeps_y else None, NO_PARAMS, (p,), p.level, y.shape, y.dtype))
         return op(x)
 
     return _as_function(call, op)
@@ -383,8 +383,7 @@ def unary(op: Op) -> Callable[[Any], Any]:
 def binary(op: Op) -> Callable[[Any, Any], Any]:
     """``op`` as a function of two arrays."""
     f = op.f
-    patterns = {tracked: op._unread(tracked) for tracked in ((True, None), (None, True), (True, True))}
-    (drop_l, y_l), (drop_r, y_r), (drop_lr, y_lr) = patterns.values()
+    of_left, of_right, of_both = (_kept(op, tracked) for tracked in ((True, None), (None, True), (True, True)))
 
     def call(a: Any, b: Any) -> Any:
         p = q = None
@@ -410,11 +409,17 @@ def binary(op: Op) -> Callable[[Any, Any], Any]:
             return op(a, b)  # which says what is wrong
         if type(y) is not ndarray:
             y = as_value(y)
-        drop, keeps_y = (drop_l, y_l) if q is None else (drop_r, y_r) if p is None else (drop_lr, y_lr)
-        vals = (None if 0 in drop else v, None if 1 in drop else w)
+        keeps_v, keeps_w, keeps_y = of_left if q is None else of_right if p is None else of_both
+        vals = (v if keeps_v else None, w if keeps_w else None)
         return Tensor(y, Reverse(op, vals, y if keeps_y else None, NO_PARAMS, (p, q), kin.level, y.shape, y.dtype))
 
     return _as_function(call, op)
+
+
+def _kept(op: Op, tracked: tuple[Any, ...]) -> tuple[bool, ...]:
+    """Whether a node keeps each argument, and the result."""
+    unread, keeps_y = op._unread(tracked)
+    return (*(i not in unread for i in range(len(tracked))), keeps_y)
 
 
 def _as_function(call: Any, op: Op) -> Any:
