@@ -458,3 +458,13 @@ def test_tensor_cannot_be_subclassed():
 
         class Mine(gg.Tensor):
             pass
+
+
+def test_data_is_always_an_array_where_numpy_hands_back_scalars():
+    x = leaf(3)
+    with gg.no_grad():
+        untracked = [x.sum(), gg.sin(x[0]), x[0] * 2.0]
+    for t in (x.sum(), gg.sin(x[0]), x[0] * 2.0, gg.exp(gg.tensor(1.0)), gg.max(x) > 0, *gg.split(x[:1], 1), *untracked):
+        assert type(t.data) is np.ndarray
+    x.sum().backward()
+    assert type(x.grad.data) is np.ndarray
