@@ -19,7 +19,7 @@ from gpugrad.anomaly import detect_anomaly
 from gpugrad.function import Function, once_differentiable
 from gpugrad.ops.elementwise import conj
 from gpugrad.ops.fit import add, ones_like, zeros_like
-from gpugrad.tape import FORWARD, Leaf, Tensor, below, plain, pull_back
+from gpugrad.tape import FORWARD, Leaf, Tensor, below, box, plain, pull_back
 from gpugrad.transforms import own_all
 
 __all__ = [
@@ -96,7 +96,7 @@ def grad(
     for t, node in zip(targets, nodes):
         if node in found:
             g = next(owned)
-            grads.append(_boxed(conj(g) if node.dtype.kind == "c" else g))
+            grads.append(box(conj(g) if node.dtype.kind == "c" else g))
         elif materialize_grads:
             grads.append(Tensor(zeros_like(plain(t))))
         elif allow_unused:
@@ -179,23 +179,19 @@ def _input_node(t: Tensor, level: int) -> Any:
     return t.node
 
 
-def _boxed(g: Any) -> Tensor:
-    return g if type(g) is Tensor else Tensor(g)
-
-
 def _accumulate(node: Any, g: Any, create_graph: bool) -> None:
     if not isinstance(node, Leaf):  # a non-leaf named in inputs=
         notes = node.notes = node.notes or {}
         if "retained" not in notes:  # else the walk has done it
-            notes["retained"] = _boxed(g)
+            notes["retained"] = box(g)
         return
     if node.grad is None:
-        node.grad = _boxed(g)
+        node.grad = box(g)
     elif type(node.grad.value) is ndarray and node.grad.node is None and type(plain(g)) is ndarray and not create_graph:
         np.add(node.grad.value, plain(g), out=node.grad.value)
         tape.mark_mutated(node.grad.value)
     else:
-        node.grad = _boxed(add(node.grad, g))
+        node.grad = box(add(node.grad, g))
 
 
 # ------------------------------------------------------------------------------------------------- grad modes

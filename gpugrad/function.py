@@ -15,7 +15,7 @@ from gpugrad import tree
 from gpugrad.backend import is_array
 from gpugrad.ops.elementwise import conj
 from gpugrad.ops.fit import dtype_of, zeros_like
-from gpugrad.tape import Op, Tensor, is_inexact, is_tracked, plain
+from gpugrad.tape import Op, Tensor, box, is_inexact, is_tracked, plain
 
 
 def primitive(f: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
@@ -205,7 +205,7 @@ class _Saved:
 
 
 def _boxed(x: Any) -> Any:
-    return Tensor(x) if is_array(x) else x if type(x) is Tensor or not hasattr(x, "dtype") else Tensor(x)
+    return box(x) if hasattr(x, "dtype") else x
 
 
 def _unboxed(x: Any, copy: bool = False) -> Any:

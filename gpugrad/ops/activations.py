@@ -8,7 +8,6 @@ Tails: nothing here is written as ``1 - sigmoid(x)``, so values and derivatives 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ import numpy as np
 from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import exp, expm1, greater, greater_equal, less_equal, multiply, tanh, where
 from gpugrad.ops.erf import erfc
-from gpugrad.ops.fit import zeros_like
+from gpugrad.ops.fit import in_float32, zeros_like
 from gpugrad.ops.rules import Sample, elementwise, general
-from gpugrad.tape import is_inexact
 
 __all__ = [
     "elu", "gelu", "hardtanh", "leaky_relu", "log_sigmoid", "log_softmax", "logsigmoid", "relu", "relu6", "selu", "sigmoid", "silu", "softmax",
@@ -26,18 +24,6 @@ __all__ = [
 ]  # fmt: skip
 
 Axis = int | tuple[int, ...] | None
-
-
-def in_float32(f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f`` with 16-bit floats computed in float32, where exp has the range it needs and sums keep their digits."""
-
-    def wide(x: Any, **params: Any) -> Any:
-        dtype = getattr(x, "dtype", None)
-        if dtype is not None and dtype.itemsize == 2 and is_inexact(dtype):
-            return f(x.astype(np.float32), **params).astype(dtype)
-        return f(x, **params)
-
-    return wide
 
 
 def reusable(x: Any) -> Any:

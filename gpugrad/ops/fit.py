@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,21 @@ def dtype_of(x: Any) -> Any:
     """The dtype of a Tensor, array or scalar."""
     x = plain(x)
     return x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether these are 16-bit floats (float16, bfloat16), which accumulate in float32."""
+    return dtype.itemsize == 2 and tape.is_inexact(dtype)
+
+
+def in_float32(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``f`` with 16-bit floats computed in float32, where exp has the range it needs and sums keep their digits."""
+
+    def wide(x: Any, *args: Any, **params: Any) -> Any:
+        dtype = getattr(x, "dtype", None)
+        return f(x, *args, **params) if dtype is None or not is_half(dtype) else f(x.astype(np.float32), *args, **params).astype(dtype)
+
+    return wide
 
 
 # ---- astype: the transpose of a cast is the cast back (of complex to real: the real part)
@@ -66,7 +82,7 @@ def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
 def _sum_to(x: Any, *, shape: Shape, source: Shape) -> Any:
     lead = len(source) - len(shape)
     axes = (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and source[i + lead] != 1))
-    wide = np.float32 if x.dtype.itemsize == 2 else x.dtype  # 16-bit floats accumulate in float32
+    wide = np.float32 if is_half(x.dtype) else x.dtype
     return x.sum(axis=axes, dtype=wide).astype(x.dtype, copy=False).reshape(shape)
 
 

@@ -18,10 +18,10 @@ from numpy.lib.array_utils import normalize_axis_index
 from gpugrad import backend
 from gpugrad.backend import namespace
 from gpugrad.ops import elementwise as ew
-from gpugrad.ops.fit import Shape, add, astype, broadcast_to, dtype_of, full_like, ones_like, shape_of, zeros_like
+from gpugrad.ops.fit import Shape, add, astype, broadcast_to, dtype_of, full_like, is_half, ones_like, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, constant, general
 from gpugrad.ops.shape import along, as_array, concatenate, moveaxis, ravel, reshape
-from gpugrad.tape import Tensor, is_inexact, plain
+from gpugrad.tape import Tensor, plain
 
 __all__ = ["argsort", "compress", "delete", "extract", "getitem", "insert", "sort", "take", "take_along_axis"]
 
@@ -142,7 +142,7 @@ def _winners(xp: Any, places: Any) -> Any:
 def _scatter_add(g: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
     xp = namespace(g)
     dtype = g.dtype
-    if not unique and dtype.itemsize == 2 and is_inexact(dtype):
+    if not unique and is_half(dtype):
         g = g.astype(np.float32)
     if not unique and xp is not np:
         places, count, item = _places(xp, arrays, key, source)

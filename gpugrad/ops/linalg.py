@@ -18,7 +18,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from gpugrad.backend import namespace
 from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
-from gpugrad.ops.fit import Shape, astype, dtype_of, shape_of, zeros_like
+from gpugrad.ops.fit import Shape, astype, dtype_of, is_half, shape_of, zeros_like
 from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, restored, sum
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
@@ -31,7 +31,7 @@ __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "tensordot", "tra
 
 def matmul_value(a: Any, b: Any) -> Any:
     """The product of plain arrays; 16-bit floats accumulate in float32 (cuBLAS does so by itself)."""
-    if a.dtype.itemsize == b.dtype.itemsize == 2 and is_inexact(a.dtype) and namespace(a) is np:
+    if is_half(a.dtype) and is_half(b.dtype) and namespace(a) is np:
         return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.result_type(a, b))
     return np.matmul(a, b)
 

@@ -13,7 +13,7 @@ from gpugrad.backend import namespace
 from gpugrad.ops import reduce
 from gpugrad.ops.activations import log_softmax, reusable, sigmoid_slope, softmax
 from gpugrad.ops.elementwise import choose, clip, log, log1p, maximum, multiply, negative, strong_divide
-from gpugrad.ops.fit import astype, dtype_of, shape_of
+from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of
 from gpugrad.ops.index import take_along_axis
 from gpugrad.ops.rules import Sample, elementwise, general
 from gpugrad.ops.shape import expand_dims, moveaxis, reshape
@@ -46,7 +46,7 @@ def _cross_entropy(x: Any, labels: Any, *, reduction: str) -> tuple[Any, Any]:
     if namespace(x) is not namespace(labels):
         raise TypeError("logits and labels on different devices")  # of which Op.compute makes an error that says what to do
     dtype = x.dtype
-    if dtype.itemsize == 2:
+    if is_half(dtype):
         x = x.astype(np.float32)
     at = (namespace(x).arange(len(labels)), labels)
     with np.errstate(invalid="ignore"):  # inf - inf: nan is the answer

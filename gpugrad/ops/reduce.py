@@ -14,11 +14,11 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from gpugrad.backend import namespace
 from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, not_equal, real, where
-from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, ones_like, shape_of
+from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, in_float32, is_half, ones_like, shape_of
 from gpugrad.ops.index import sort
 from gpugrad.ops.rules import Sample, constant, general, linear
 from gpugrad.ops.shape import as_array, concatenate, expand_dims, flip, moveaxis, ravel, reshape, transpose
-from gpugrad.tape import Op, is_inexact
+from gpugrad.tape import Op
 
 __all__ = [
     "all", "amax", "amin", "any", "argmax", "argmin", "average", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "median", "min", "nanmean",
@@ -48,27 +48,12 @@ def reduced_shape(shape: Shape, axis: tuple[int, ...]) -> Shape:
     return tuple([n for i, n in enumerate(shape) if i not in axis])
 
 
-def _wide(x: Any) -> Any:
-    """The dtype to accumulate in: float32 for 16-bit floats, None for NumPy's choice."""
-    return np.float32 if x.dtype.itemsize == 2 and is_inexact(x.dtype) else None
-
-
-def in_float32(f: Any) -> Any:
-    """``f`` with 16-bit floats computed in float32."""
-
-    def wide(x: Any, *args: Any, **params: Any) -> Any:
-        return f(x, *args, **params) if _wide(x) is None else f(x.astype(np.float32), *args, **params).astype(x.dtype)
-
-    return wide
-
-
 def _accumulated(name: str) -> Any:
     """``x.name(...)``, accumulated in float32 and cast back where x is of 16 bits."""
 
     def f(x: Any, *, axis: Any, **params: Any) -> Any:
-        wide = _wide(x)
         reduced = getattr(x, name)
-        return reduced(axis=axis, **params) if wide is None else reduced(axis=axis, dtype=wide, **params).astype(x.dtype)
+        return reduced(axis=axis, dtype=np.float32, **params).astype(x.dtype) if is_half(x.dtype) else reduced(axis=axis, **params)
 
     return f
 
