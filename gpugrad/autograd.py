@@ -18,7 +18,7 @@ from gpugrad import backend, tape
 from gpugrad.anomaly import detect_anomaly
 from gpugrad.function import Function, once_differentiable
 from gpugrad.ops.elementwise import conj
-from gpugrad.ops.fit import add, ones_like, zeros_like
+from gpugrad.ops.fit import add, unit_like, zeros_like
 from gpugrad.tape import FORWARD, Leaf, Tensor, below, box, plain, pull_back
 from gpugrad.transforms import own_all
 
@@ -150,7 +150,7 @@ def _seeds(outputs: list[Tensor], cotangents: list[Any], create_graph: bool) -> 
                 raise RuntimeError(f"grad can be implicitly created only for scalar outputs, got shape {t.shape}: pass gradient=, or sum it")
             if t.dtype.kind == "c":
                 raise RuntimeError("grad can be implicitly created only for real scalar outputs but got a complex one: pass gradient=, or take its real part")
-            g = ones_like(t.value)
+            g = unit_like(t.value)
         else:
             g = g if type(g) is Tensor else backend.asarray(g, device=t.device if np.isscalar(g) or isinstance(g, (list, tuple)) else None)
             if g.shape != t.shape:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from gpugrad import backend, tape, tree
-from gpugrad.ops.fit import dtype_of, ones_like, shape_of, zeros_like
+from gpugrad.ops.fit import dtype_of, shape_of, unit_like, zeros_like
 from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, is_tracked, new_level, node_at, plain, pull_back, push_forward, unbox
 
 
@@ -54,7 +54,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
             raise TypeError(
                 f"gradient of a function whose output has shape {shape_of(y)} and dtype {dtype_of(y)}: expected a real scalar. Sum it, or use gg.jacobian or gg.vjp."
             )
-        g = run.pull([ones_like(y) if hasattr(y, "dtype") else np.ones(())], free=True)
+        g = run.pull([unit_like(y) if hasattr(y, "dtype") else np.ones(())], free=True)
         return ((y, run.aux) if has_aux else y), (g[0] if isinstance(argnums, int) else g)
 
     return _named(evaluate, f, "value_and_grad")
