@@ -1,4 +1,4 @@
-"""The command line: ``gpugrad train`` and ``gpugrad info``."""
+"""The command line: ``gpugrad train``, ``gpugrad check`` and ``gpugrad info``."""
 
 from __future__ import annotations
 
@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 
     i = commands.add_parser("info", help="versions, devices and what is missing", allow_abbrev=False)
     i.set_defaults(command=info)
+
+    c = commands.add_parser("check", help="whether the kernels give the right numbers on this machine", allow_abbrev=False)
+    c.description = "Run every kernel and every operation everywhere this machine can, and compare with float64."
+    c.add_argument("--only", default="", metavar="TEXT", help="only what has this in its name")
+    c.add_argument("--kernels", action="store_true", help="the kernels, and not the operations")
+    c.set_defaults(command=check)
     return parser
 
 
@@ -274,6 +280,17 @@ def info(_args: argparse.Namespace) -> None:
         missing.append(f"GPU: {error}")
     for line in missing:
         print(f"missing      {line}")
+
+
+# ---------------------------------------------------------------------------------- gpugrad check
+
+
+def check(args: argparse.Namespace) -> None:
+    """Print a table of errors and times."""
+    from gpugrad import check as checks
+
+    if not checks.check(args.only, operations=not args.kernels):
+        raise RefusalError("some results are wrong, or there were none", 1)
 
 
 _OPTIONAL = (

@@ -51,20 +51,8 @@ def is_elementwise(op: Op) -> bool:
 
 
 def filled(sample: Sample, dtype: Any, put: Callable[[Any], Any]) -> list[Any]:
-    """The sample's arguments: shapes become arrays from the domain (complex ones with a small imaginary part), the same each time."""
-    rng = np.random.default_rng(1)
-    domains = sample.domain if isinstance(sample.domain[0], tuple) else (sample.domain,) * len(sample.args)
-    args = []
-    for arg, (low, high) in zip(sample.args, domains, strict=False):
-        if isinstance(arg, tuple):
-            values = rng.uniform(low, high, arg)
-            imaginary = 0.3j * rng.uniform(-1, 1, arg)
-            arg = np.asarray(values + imaginary if np.dtype(dtype).kind == "c" else values, dtype)
-        elif isinstance(arg, np.ndarray) and arg.dtype.kind == "f":
-            arg = arg.astype(dtype)
-        args.append(put(arg) if isinstance(arg, np.ndarray) else arg)
-    args += [put(a) if isinstance(a, np.ndarray) else a for a in sample.args[len(args) :]]
-    return args
+    """The sample's arguments on the device, the same each time."""
+    return [put(a) if isinstance(a, np.ndarray) else a for a in sample.filled(dtype)]
 
 
 def samples(op: Op) -> list[Sample]:

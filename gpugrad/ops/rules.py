@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from gpugrad.tape import Op, Rule, binary, unary
 
 REGISTRY: dict[str, Op] = {}
@@ -29,6 +31,21 @@ class Sample:
 
     def __init__(self, *args: Any, domain: Domain | tuple[Domain, ...] = REALS, **params: Any) -> None:
         self.args, self.domain, self.params = args, domain, params
+
+    def filled(self, dtype: Any) -> list[Any]:
+        """The arguments, the same numbers each time: shapes as arrays of ``dtype`` (complex ones with a small imaginary part), arrays of floats cast to it."""
+        rng = np.random.default_rng(1)
+        domains = self.domain if isinstance(self.domain[0], tuple) else (self.domain,) * len(self.args)
+        out = []
+        for arg, (low, high) in zip(self.args, domains):
+            if isinstance(arg, tuple):
+                values = rng.uniform(low, high, arg)
+                imaginary = 0.3j * rng.uniform(-1, 1, arg)
+                arg = np.asarray(values + imaginary if np.dtype(dtype).kind == "c" else values, dtype)
+            elif isinstance(arg, np.ndarray) and arg.dtype.kind == "f":
+                arg = arg.astype(dtype)
+            out.append(arg)
+        return [*out, *self.args[len(out) :]]
 
     def __repr__(self) -> str:
         return f"Sample{self.args}{self.params or ''}"
