@@ -13,7 +13,7 @@ STEPS_BETWEEN_WAITS = 20  # a GPU is kept busy ahead of the host; waiting after 
 
 def measure(contender: str, sizes: list[int], batch: int, optimizer: str, seconds: float) -> dict[str, float]:
     """Milliseconds of a step on the current GPU; the loss after ten steps."""
-    forward, backward, update = getattr(mlp, f"{contender}_parts")(mlp.Step(tuple(sizes), batch, 0.0), optimizer, device="cuda")
+    forward, backward, update = getattr(mlp, f"{contender}_parts")(mlp.Step(tuple(sizes), batch), optimizer, device="cuda")
 
     def run(steps: int) -> Any:
         for _ in range(steps):

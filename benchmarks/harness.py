@@ -18,15 +18,28 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 Results = dict[str, dict[str, float]]  # contender -> quantity -> median
 
-NAMES = {"gpugrad": "gpugrad", "torch": "PyTorch", "jax": "JAX", "autograd": "HIPS/autograd", "numpy": "NumPy by hand"}
+NAMES = {
+    "gpugrad": "gpugrad",
+    "gpugrad:mkl": "gpugrad, MKL",
+    "torch": "PyTorch",
+    "torch:fused": "PyTorch, fused",
+    "torch:compile": "PyTorch, compiled",
+    "jax": "JAX",
+    "autograd": "HIPS/autograd",
+    "numpy": "NumPy by hand",
+    "cupy": "CuPy by hand",
+}
 
 
 # ------------------------------------------------------------------------------------------------- processes
 
 
 def in_turn(module: str, contenders: Sequence[str], rounds: int, **case: Any) -> Results:
-    """The medians over ``rounds`` of what ``module.measure(contender, **case)`` returns in a fresh process; those that are installed only."""
-    there = [c for c in contenders if importlib.util.find_spec(c) is not None]
+    """The medians over ``rounds`` of what ``module.measure(contender, **case)`` returns in a fresh process; those that are installed only.
+
+    A contender is the name of a library, or "library:variant".
+    """
+    there = [c for c in contenders if is_installed(c)]
     found: dict[str, list[dict[str, float]]] = {c: [] for c in there}
     for _ in range(rounds):
         for contender in there:
@@ -34,9 +47,16 @@ def in_turn(module: str, contenders: Sequence[str], rounds: int, **case: Any) ->
     return {c: {key: statistics.median(r[key] for r in rs) for key in rs[0]} for c, rs in found.items()}
 
 
+def is_installed(contender: str) -> bool:
+    """Whether it can be measured here."""
+    return importlib.util.find_spec(contender.partition(":")[0]) is not None and (not contender.endswith(":mkl") or _version("mkl") is not None)
+
+
 def _in_a_process(module: str, contender: str, case: dict[str, Any]) -> dict[str, float]:
+    case = dict(case)
+    environment = os.environ | {"GPUGRAD_BLAS": "mkl" if contender.endswith(":mkl") else "numpy"} | case.pop("environment", {})
     command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps({"contender": contender, **case})]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -115,7 +135,11 @@ def machine() -> str:
     """Processor, cores, memory, system, and the versions of all that is measured, as a Markdown list."""
     model = next((line.partition(":")[2].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
     memory = next((int(line.split()[1]) / 2**20 for line in _read("/proc/meminfo") if line.startswith("MemTotal")), 0)
-    packages = [f"{name} {version}" for name in ("numpy", "torch", "jax", "jaxlib", "autograd", "cupy-cuda12x", "cupy-cuda13x") if (version := _version(name))]
+    packages = [
+        f"{name} {version}"
+        for name in ("numpy", "numba", "mkl", "torch", "jax", "jaxlib", "autograd", "cupy-cuda12x", "cupy-cuda13x")
+        if (version := _version(name))
+    ]
     commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return "\n".join(
         [

@@ -20,7 +20,7 @@ CONTENDERS = ("gpugrad", "torch", "jax", "autograd", "numpy")
 
 def measure(contender: str, sizes: list[int], batch: int, optimizer: str, warm: bool) -> dict[str, float]:
     """MB at the peak; ``warm``: above what is there after a step of a tiny net."""
-    step = mlp.Step(tuple(sizes), batch, 0.0)
+    step = mlp.Step(tuple(sizes), batch)
     for module in {"gpugrad": ("gpugrad.nn", "gpugrad.optim"), "torch": ("torch.optim",), "jax": ("jax.numpy",), "autograd": ("autograd.numpy",)}.get(
         contender, ()
     ):

@@ -18,18 +18,20 @@ import numpy as np
 from benchmarks import floor
 from benchmarks.harness import NAMES, Results, against, child, in_turn, number, table, timed, verdict
 
-CONTENDERS = ("gpugrad", "torch", "jax", "autograd", "numpy")
+CONTENDERS = ("gpugrad", "gpugrad:mkl", "torch", "jax", "autograd", "numpy")
+IN_PARTS = ("gpugrad", "gpugrad:mkl", "torch", "numpy")
 OPTIMIZERS = ("SGD", "Adam")
 RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True)
 class Step:
-    """The sizes of one step, and its target: gpugrad's time over PyTorch's."""
+    """The sizes of one step, and its targets: gpugrad's time over PyTorch's, with NumPy's BLAS and with MKL."""
 
     sizes: tuple[int, ...]
     batch: int
-    target: float
+    target: float = 1.0
+    target_mkl: float = 1.0
 
     def __str__(self) -> str:
         return f"{'-'.join(map(str, self.sizes))} at {self.batch}"
@@ -42,8 +44,8 @@ class Step:
         return weights, rng.standard_normal((self.batch, self.sizes[0])).astype(np.float32), rng.integers(0, self.sizes[-1], self.batch)
 
 
-STEPS = (Step((784, 128, 10), 64, 0.8), Step((784, 512, 512, 10), 128, 1.4), Step((784, 2048, 2048, 10), 1024, 1.4))
-TINY = (Step((12, 8, 3), 4, 0.8), Step((12, 8, 8, 3), 4, 1.4))
+STEPS = (Step((784, 128, 10), 64, 0.6, 0.6), Step((784, 512, 512, 10), 128, 1.2), Step((784, 2048, 2048, 10), 1024, 1.2))
+TINY = (Step((12, 8, 3), 4), Step((12, 8, 8, 3), 4))
 
 Parts = tuple[Callable[[], Any], Callable[[Any], None], Callable[[], None]]  # forward -> loss, backward of it, update
 
@@ -218,8 +220,8 @@ def jax_parts(step: Step, optimizer: str) -> Parts:
 
 def measure(contender: str, sizes: list[int], batch: int, optimizer: str, seconds: float) -> dict[str, float]:
     """Milliseconds of a step, and of its parts; the loss after ten steps."""
-    step = Step(tuple(sizes), batch, 0.0)
-    forward, backward, update = globals()[f"{contender}_parts"](step, optimizer)
+    library = contender.partition(":")[0]
+    forward, backward, update = globals()[f"{library}_parts"](Step(tuple(sizes), batch), optimizer)
 
     def run() -> Any:
         loss = forward()
@@ -229,8 +231,8 @@ def measure(contender: str, sizes: list[int], batch: int, optimizer: str, second
 
     for _ in range(10):
         loss = run()
-    result = {"loss": float(loss[0] if contender == "numpy" else loss.item() if contender in ("gpugrad", "torch") else loss), "ms": timed(run, seconds) * 1e3}
-    return result | (parts(forward, backward, update, seconds) if contender in ("gpugrad", "torch", "numpy") else {})
+    result = {"loss": float(loss[0] if library == "numpy" else loss.item() if library in ("gpugrad", "torch") else loss), "ms": timed(run, seconds) * 1e3}
+    return result | (parts(forward, backward, update, seconds) if contender in IN_PARTS else {})
 
 
 def parts(forward: Callable[[], Any], backward: Callable[[Any], None], update: Callable[[], None], seconds: float) -> dict[str, float]:
@@ -269,9 +271,9 @@ def report(rounds: int, quick: bool) -> str:
         for optimizer in OPTIMIZERS:
             r = in_turn("mlp", CONTENDERS, rounds, sizes=step.sizes, batch=step.batch, optimizer=optimizer, seconds=seconds)
             check_losses(r)
-            ratio = against(r, "ms")
-            rows.append([f"{step}, {optimizer}", *(r.get(c, {}).get("ms") for c in CONTENDERS), ratio, step.target])
-            for c in ("gpugrad", "torch", "numpy"):
+            ratio, with_mkl = against(r, "ms"), against(r, "ms", "gpugrad:mkl")
+            rows.append([f"{step}, {optimizer}", *(r.get(c, {}).get("ms") for c in CONTENDERS), ratio, step.target, with_mkl, step.target_mkl])
+            for c in IN_PARTS:
                 if c in r:
                     detail.append(
                         [
@@ -279,11 +281,13 @@ def report(rounds: int, quick: bool) -> str:
                             r[c]["forward"],
                             r[c]["backward"],
                             r[c]["update"],
-                            gemm.get("torch" if c == "torch" else "numpy", {}).get("ms"),
+                            gemm.get("torch" if c == "torch" else "numpy", {}).get("ms") if c != "gpugrad:mkl" else None,
                         ]
                     )
-            verdicts.append(f"- {step}, {optimizer}: gpugrad / PyTorch is {verdict(ratio, step.target)}. {_where(r, gemm)}")
-    head = ["ms per step", *(NAMES[c] for c in CONTENDERS), "gpugrad / PyTorch", "target"]
+            verdicts.append(
+                f"- {step}, {optimizer}: gpugrad / PyTorch is {verdict(ratio, step.target)}, with MKL {verdict(with_mkl, step.target_mkl)}. {_where(r, gemm)}"
+            )
+    head = ["ms per step", *(NAMES[c] for c in CONTENDERS), "gpugrad / PyTorch", "target", "with MKL", "target"]
     parts_head = ["where a step's ms go", "forward", "backward", "update", "its matrix products alone"]
     text = [f"## A training step\n\n{__doc__.strip()}", table(head, rows), *verdicts, table(parts_head, detail)]
     return "\n\n".join(text) + f"\n\n({rounds} rounds, {time.perf_counter() - start:.0f} s)"

@@ -42,7 +42,7 @@ def test_contenders_that_compute_something_else_are_found_out() -> None:
 
 
 def test_operations_of_a_step() -> None:
-    assert floor.flops(mlp.Step((3, 4, 5), 2, 1.0)) == 2 * 2 * (3 * 4 * 2 + 4 * 5 * 3)
+    assert floor.flops(mlp.Step((3, 4, 5), 2)) == 2 * 2 * (3 * 4 * 2 + 4 * 5 * 3)
 
 
 def test_turns_are_processes_and_medians() -> None:
