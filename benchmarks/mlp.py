@@ -53,7 +53,7 @@ Parts = tuple[Callable[[], Any], Callable[[Any], None], Callable[[], None]]  # f
 # ------------------------------------------------------------------------------------------------- contenders: the three parts of a step
 
 
-def gpugrad_parts(step: Step, optimizer: str, device: str = "cpu") -> Parts:
+def gpugrad_parts(step: Step, optimizer: str, device: str = "cpu", dtype: Any = np.float32) -> Parts:
     import gpugrad as gg
     from gpugrad import nn, optim
 
@@ -62,9 +62,9 @@ def gpugrad_parts(step: Step, optimizer: str, device: str = "cpu") -> Parts:
     for w, b in weights:
         layers += [nn.Linear(*w.shape), nn.ReLU()]
         layers[-2].weight.data, layers[-2].bias.data = w.copy(), b.copy()
-    model = nn.Sequential(*layers[:-1]).to(device)
+    model = nn.Sequential(*layers[:-1]).to(device).to(dtype)
     update = getattr(optim, optimizer)(model.parameters(), lr=RATE)
-    inputs, targets = gg.tensor(x, device=device), gg.tensor(labels, device=device)
+    inputs, targets = gg.tensor(x, device=device, dtype=dtype), gg.tensor(labels, device=device)
 
     def forward() -> Any:
         return nn.functional.cross_entropy(model(inputs), targets)
@@ -76,7 +76,7 @@ def gpugrad_parts(step: Step, optimizer: str, device: str = "cpu") -> Parts:
     return forward, lambda loss: loss.backward(), step_
 
 
-def torch_parts(step: Step, optimizer: str, device: str = "cpu") -> Parts:
+def torch_parts(step: Step, optimizer: str, device: str = "cpu", dtype: Any = None) -> Parts:
     import torch
     from torch import nn
 
@@ -87,9 +87,9 @@ def torch_parts(step: Step, optimizer: str, device: str = "cpu") -> Parts:
         with torch.no_grad():
             layers[-2].weight.copy_(torch.from_numpy(w.T))
             layers[-2].bias.copy_(torch.from_numpy(b))
-    model = nn.Sequential(*layers[:-1]).to(device)
+    model = nn.Sequential(*layers[:-1]).to(device, dtype)
     update = getattr(torch.optim, optimizer)(model.parameters(), lr=RATE)
-    inputs, targets = torch.from_numpy(x).to(device), torch.from_numpy(labels).to(device)
+    inputs, targets = torch.from_numpy(x).to(device, dtype), torch.from_numpy(labels).to(device)
 
     def step_() -> None:
         update.step()
