@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import backend, tape, tree
+from gpugrad import backend, kernels, tape, tree
 from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import multiply
 from gpugrad.tape import plain
@@ -43,6 +43,8 @@ def available_devices() -> list[str]:
 def assert_devices_agree(f: Callable[..., Any], *args: Any, devices: Sequence[str] | None = None, rtol: float | None = None) -> None:
     """Run ``f(*args)``, the gradient of its sum with random weights, and that gradient's derivative along a random direction on each device.
 
+    Inside ``with gg.kernels.use(twin):`` it is that twin of the fused kernels which is compared; the truth comes from the references.
+
     Each result must be on its device, have the dtype that NumPy gives it there, and agree with the same computation in float64
     on the CPU, within ``rtol`` of its largest element.
 
@@ -61,7 +63,8 @@ def assert_devices_agree(f: Callable[..., Any], *args: Any, devices: Sequence[st
         raise ValueError("assert_devices_agree: expected at least one array of floats among the arguments, got none")
     if rtol is None:
         rtol = max(tolerance(x.dtype, max(x.size for x in floats)) for x in floats)
-    truth = _quantities(f, structure, [_doubled(x) for x in leaves], "cpu")
+    with kernels.use("reference"):
+        truth = _quantities(f, structure, [_doubled(x) for x in leaves], "cpu")
     for device in available_devices() if devices is None else devices:
         for (what, expected), (_, got) in zip(truth, _quantities(f, structure, leaves, device), strict=True):
             _compare(what, got, expected, backend.device_name(device), rtol)
