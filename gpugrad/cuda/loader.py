@@ -118,7 +118,7 @@ class Source:
         Raises:
             TypeError: no kernel is compiled for this dtype.
         """
-        name = np.dtype(dtype).name
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name  # NumPy knows "bfloat16" only where ml_dtypes is installed
         if name not in TYPES:
             raise TypeError(f"{self.name}: got dtype {name}, expected one of {', '.join(TYPES)}; convert the arrays with astype")
         real, acc = TYPES[name]
