@@ -756,9 +756,11 @@ def root(array: Any) -> Any:
     return array
 
 
-def mark_mutated(array: Any) -> None:
-    """Say that the library has written into ``array``, so that a backward that saved it refuses."""
-    mutated[id(root(array))] = next_order()
+def mark_mutated(*arrays: Any) -> None:
+    """Say that the library has written into ``arrays``, so that a backward that saved one of them refuses."""
+    order = next_order()
+    for array in arrays:
+        mutated[id(root(array))] = order
 
 
 def check_versions(node: Reverse) -> None:

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from gpugrad.backend import namespace
-from gpugrad.optim.optimizer import Optimizer, in_blocks
+from gpugrad import backend, tape
+from gpugrad.kernels.optimizers import adam
+from gpugrad.optim.optimizer import Arrays, Optimizer, States, partition, remembered
 
 
 class Adam(Optimizer):
     """Steps of about ``lr`` in every coordinate::
 
-        g = g + weight_decay p
+        g = g + weight_decay p                   (-g to maximize)
         m = beta1 m + (1 - beta1) g
         v = beta2 v + (1 - beta2) g^2
         p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-    Kingma and Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1; names, defaults and weight decay are PyTorch's.
+    With ``amsgrad`` the largest v so far takes the place of v in the last line. With ``capturable`` the count t lies in device memory, so that a recorded
+    step counts on when it is played again. For ``max_grad_norm`` and an ``lr`` on the device see :class:`Optimizer`.
+
+    The averages are of the parameter's dtype: in float16 v is too coarse for gradients below 0.01, so keep parameters in float32 there.
+
+    Kingma and Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1; Reddi, Kale and Kumar, "On the convergence of Adam and beyond" (2018)
+    for ``amsgrad``, with the bias corrected after the maximum; names, defaults and weight decay are PyTorch's.
     """
 
+    clips = True
     decoupled = False
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0) -> None:
-        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: Any = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        capturable: bool = False,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**options, "amsgrad": amsgrad, "maximize": maximize, "capturable": capturable}, max_grad_norm=max_grad_norm)
 
     def check(self, group: dict[str, Any]) -> None:
         """Both betas lie in [0, 1)."""
@@ -34,27 +52,24 @@ class Adam(Optimizer):
         if len(group["betas"]) != 2 or not all(0 <= b < 1 for b in group["betas"]):
             raise ValueError(f"invalid betas: got {group['betas']}, expected two numbers in [0, 1)")
 
-    def update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """One step of one array."""
-        if not state:
-            xp = namespace(p)
-            state.update(step=0, exp_avg=xp.zeros(p.shape, p.dtype), exp_avg_sq=xp.zeros(p.shape, p.dtype))
-        t = state["step"] = state["step"] + 1
-        (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-        root = math.sqrt(1 - beta2**t)
-        in_blocks(
-            adam,
-            p,
-            g,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            beta1=beta1,
-            beta2=beta2,
-            rate=lr * root / (1 - beta1**t),
-            eps=group["eps"] * root,
-            shrink=1 - lr * decay if self.decoupled else 1.0,
-            weight_decay=0.0 if self.decoupled else decay,
-        )
+    def update(self, params: Arrays, grads: Arrays, states: States, group: dict[str, Any]) -> None:
+        """One step of arrays of one dtype and device."""
+        self.count(states, group["capturable"], params[0])
+        averages = [remembered(states, name, params) for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else []))]
+        steps = [s["step"] for s in states]
+        for same, *lists in partition([id(t) if backend.is_array(t) else t for t in steps], steps, params, grads, *averages):
+            adam(
+                *lists,
+                lr=tape.plain(group["lr"]),
+                step=same[0],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                eps=group["eps"],
+                weight_decay=group["weight_decay"],
+                decoupled=self.decoupled,
+                maximize=group["maximize"],
+                **self.clip,
+            )
 
 
 class AdamW(Adam):
@@ -66,26 +81,16 @@ class AdamW(Adam):
     decoupled = True
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2
+        self,
+        params: Iterable[Any],
+        lr: Any = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        capturable: bool = False,
+        max_grad_norm: float | None = None,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
-
-
-def adam(p: Any, g: Any, m: Any, v: Any, s: Any, *, beta1: float, beta2: float, rate: float, eps: float, shrink: float, weight_decay: float) -> None:
-    """``p -= rate m / (sqrt(v) + eps)``: both bias corrections are in ``rate`` and ``eps``. ``s`` is scratch."""
-    if shrink != 1:
-        p *= shrink
-    if weight_decay:
-        g = p * weight_decay + g
-    np.multiply(g, 1 - beta1, out=s)
-    m *= beta1
-    m += s
-    np.multiply(g, g, out=s)
-    s *= 1 - beta2
-    v *= beta2
-    v += s
-    np.sqrt(v, out=s)
-    s += eps
-    np.divide(m, s, out=s)
-    s *= rate
-    p -= s
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable, max_grad_norm=max_grad_norm)

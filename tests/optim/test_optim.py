@@ -6,7 +6,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
 from gpugrad import nn, optim
-from gpugrad.optim import optimizer
 
 
 def sgd_by_the_book(p, grads, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False):
@@ -61,8 +60,7 @@ def steps(make, p, grads, **options):
 
 @pytest.mark.parametrize(("make", "by_the_book", "options"), CASES)
 @pytest.mark.parametrize("shape", [(), (0,), (3, 4), (1000,)])
-def test_formula(make, by_the_book, options, shape, monkeypatch):
-    monkeypatch.setattr(optimizer, "BLOCK", 64)  # several blocks, the last one shorter
+def test_formula(make, by_the_book, options, shape):
     rng = np.random.default_rng(0)
     start, grads = np.asarray(rng.normal(size=shape)), [np.asarray(rng.normal(size=shape)) for _ in range(5)]
     p = gg.tensor(start, requires_grad=True)
@@ -80,8 +78,7 @@ def test_on_every_device_in_float32(make, by_the_book, options, device):
     assert_allclose(p.numpy(), by_the_book(start.astype(float), [g.astype(float) for g in grads], **options), rtol=1e-4, atol=1e-6)
 
 
-def test_views_and_other_layouts_are_updated_in_place(monkeypatch):
-    monkeypatch.setattr(optimizer, "BLOCK", 4)
+def test_views_and_other_layouts_are_updated_in_place():
     rng = np.random.default_rng(0)
     base = rng.normal(size=(6, 5))
     for view in (base.T, base[::-1, ::2], np.asfortranarray(base)):
