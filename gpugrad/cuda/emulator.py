@@ -132,8 +132,8 @@ def run(code: str, entry: str, grid: Sequence[int], block: Sequence[int], values
     Raises:
         RuntimeError: as for :func:`launch`; the message names the kernel, its file, the block and the thread.
     """
-    library = _library(code)
-    problem = library.problem_of_size(entry, shared) or library.launch(entry, grid, block, values, shared)
+    compiled = library(code)
+    problem = compiled.problem_of_size(entry, shared) or compiled.launch(entry, grid, block, values, shared)
     if problem:
         raise RuntimeError(f"{entry} ({_file(code)}): {problem}")
 
@@ -175,18 +175,19 @@ class _Launch(ctypes.Structure):
     )
 
 
-class _Library:
+class Library:
     """A compiled text. Its threads and shared memory are there once, so launches wait for each other."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.lock = path, threading.Lock()
-        self.functions = ctypes.CDLL(str(path))
+    def __init__(self, code: str, extra: tuple[str, ...]) -> None:
+        self.entries = _entries(code)
+        self.path, self.lock = _built(code, self.entries, extra), threading.Lock()
+        self.functions = ctypes.CDLL(str(self.path))
 
     def launch(self, entry: str, grid: Sequence[int], block: Sequence[int], values: Sequence[np.generic], shared: int) -> str:
         """What went wrong; empty when nothing did."""
-        function = getattr(self.functions, f"emulate_{entry}", None)
-        if function is None:
-            return 'there is no such extern "C" __global__ function'
+        if entry not in self.entries:
+            return f'there is no such extern "C" __global__ function, expected one of {", ".join(self.entries)}'
+        function = getattr(self.functions, f"emulate_{entry}")
         function.restype = ctypes.c_char_p
         memory = [np.array(v) for v in values]
         arguments = np.array([m.ctypes.data for m in memory], np.uint64)
@@ -220,14 +221,14 @@ class _Library:
         start, stop = (int(symbols[f"__{end}_emulator_shared"][0], 16) for end in ("start", "stop"))
         sizes: dict[str, int] = {}
         for name, words in symbols.items():
-            local = re.match(r"_ZZ(?:N\d+_GLOBAL__N_1)?L?(\d+)(\w+)", name)  # the mangled name of a variable of a function
+            local = re.match(r"_ZZN7kernels12_GLOBAL__N_1(\d+)(\w+)", name)  # the mangled name of a variable of a function
             if local and len(words) == 4 and start <= int(words[0], 16) < stop:
                 entry = local[2][: int(local[1])]
                 sizes[entry] = sizes.get(entry, 0) + int(words[1], 16)
         return sizes
 
 
-_libraries: dict[tuple[str, bool], _Library] = {}
+_libraries: dict[tuple[str, bool], Library] = {}
 _building: dict[tuple[str, bool], threading.Lock] = {}
 
 
@@ -235,37 +236,47 @@ def _sanitizing() -> bool:
     return os.environ.get("GPUGRAD_EMULATOR_SANITIZE") == "1"
 
 
-def _library(code: str) -> _Library:
-    """The library of a text, compiled once however many threads ask."""
+def library(code: str) -> Library:
+    """The library of a text, compiled once however many threads ask.
+
+    Raises:
+        RuntimeError: there is no compiler, or it does not compile.
+    """
     key = (code, _sanitizing())
     found = _libraries.get(key)
     if found is None:
         with _building.setdefault(key, threading.Lock()):
             found = _libraries.get(key)
             if found is None:
-                found = _libraries[key] = _Library(_built(code, SANITIZE if key[1] else ()))
+                found = _libraries[key] = Library(code, SANITIZE if key[1] else ())
     return found
 
 
-def _text(code: str) -> str:
-    """What g++ is given: the header, the kernels, and a function for each by which it is launched."""
+def _entries(code: str) -> dict[str, str]:
+    """The kernels of a text, with the expression for the most threads that each is declared for."""
     from gpugrad.cuda import loader
 
-    entries = {m["name"]: m for m in loader._ENTRY.finditer(loader._COMMENT.sub(" ", code))}
+    found = loader._ENTRY.finditer(loader._COMMENT.sub(" ", code))
+    return {m["name"]: (m["before"] or m["after"] or "1024").partition(",")[0] for m in found}
+
+
+def _text(code: str, entries: dict[str, str]) -> str:
+    """What g++ is given: the header, the kernels, and a function for each by which it is launched."""
     glue = "\n".join(
-        f'extern "C" const char *emulate_{name}(const emulator::Launch *launch) '
-        f"{{ return emulator::launch<{name}>(*launch, {(m['before'] or m['after'] or '1024').split(',')[0]}); }}"
-        for name, m in entries.items()
+        f'extern "C" const char *emulate_{name}(const emulator::Launch *launch) {{ return emulator::launch<kernels::{name}>(*launch, {most_threads}); }}'
+        for name, most_threads in entries.items()
     )
-    return f'#line 1 "emulator.h"\n{HEADER.read_text()}\nnamespace {{\n{code}\n}}  // namespace\n{glue}\n'
+    # C's names would be those of the whole process: a kernel `div` would be taken for the C library's.
+    code = re.sub(r'extern(\s+)"C"(\s+__global__)', r"\1\2", code)
+    return f'#line 1 "emulator.h"\n{HEADER.read_text()}\nnamespace kernels {{ namespace {{\n{code}\n}}\n{glue}\n}}\n'
 
 
-def _built(code: str, extra: tuple[str, ...] = ()) -> Path:
+def _built(code: str, entries: dict[str, str], extra: tuple[str, ...]) -> Path:
     """The compiled library, kept on disk under the hash of all that it is made of; other processes may build it at the same time."""
     gxx = compiler()
     if gxx is None:
         raise RuntimeError("the emulator of CUDA kernels needs a C++ compiler: install g++, or set CXX")
-    text, flags = _text(code), (*FLAGS, *extra)
+    text, flags = _text(code, entries), (*FLAGS, *extra)
     path = cache.folder("emulator") / f"{hashlib.sha256(repr((gxx, flags, text)).encode()).hexdigest()[:32]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as work:

@@ -2,7 +2,8 @@
 
 It is as strict as CuPy 14 in what it accepts, and computes with NumPy. So it proves that a program which runs on it hands no
 NumPy array to CuPy, converts nothing to NumPy without saying so, calls no function or argument that CuPy lacks, and keeps its arrays
-on their device; that is, it proves dispatch. It proves nothing about kernels, speed, memory, streams or rounding on a GPU.
+on their device; that is, it proves dispatch. It proves nothing about speed, memory, streams or rounding on a GPU. A ``RawModule`` is run
+by gpugrad's emulator of CUDA (``gpugrad/cuda/emulator.py``), where there is a C++ compiler; no other kernels are compiled.
 
 What it holds to:
 
@@ -33,7 +34,7 @@ class NoKernelsError(NotImplementedError):
 
 
 class Kernel:
-    """``cupy.RawKernel``, ``RawModule``, ``ElementwiseKernel`` and ``ReductionKernel``."""
+    """``cupy.RawKernel``, ``ElementwiseKernel`` and ``ReductionKernel``."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise NoKernelsError("needs a GPU: a stand-in for CuPy compiles no kernels")
@@ -41,7 +42,7 @@ class Kernel:
 
 def modules() -> dict[str, ModuleType]:
     """The modules ``cupy``, ``cupyx`` and those below them."""
-    from fakecupy import device, functions, ndarray
+    from fakecupy import device, functions, ndarray, raw
 
     cuda, runtime = device.make()
     cupy, linalg, fft = (
@@ -57,7 +58,8 @@ def modules() -> dict[str, ModuleType]:
         fft=fft,
         __version__=ndarray.TABLE["version"] + " (stand-in)",
         is_available=lambda: True,
-        **dict.fromkeys(("RawKernel", "RawModule", "ElementwiseKernel", "ReductionKernel"), Kernel),
+        **dict.fromkeys(("RawKernel", "ElementwiseKernel", "ReductionKernel"), Kernel),
+        RawModule=raw.RawModule,
         get_default_memory_pool=lambda: pool,
         get_array_module=lambda *args: cupy if any(isinstance(a, ndarray.ndarray) for a in args) else np,
     )
