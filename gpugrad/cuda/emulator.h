@@ -164,7 +164,7 @@ inline void in_scheduler(void *) {}
 #endif
 #define EMULATOR_UNCHECKED __attribute__((no_sanitize("address")))
 
-inline char *stack_of(unsigned i) { return stacks + i * STACK; }
+inline char *stack_of(unsigned i) { return stacks + (i + 1) * STACK; }  // what overflows the first one goes into a spare one below it
 
 // Gives the turn back to the scheduler; comes back when that gives it again.
 inline void leave(bool for_good) {
@@ -297,7 +297,7 @@ inline bool run_warp(Fiber *warp, unsigned n) {
         for (unsigned i = 0; i < n; i++)
             if (warp[i].state == AT_WARP) {
                 if (finish(warp, n, i)) again = true;
-                else waiting = i;
+                else if (waiting == n) waiting = i;
                 if (*problem) return false;
             }
         if (!again && waiting < n)
@@ -370,7 +370,7 @@ template <class... A> struct Entry<void (*)(A...)> {
 
 inline void run(const Launch &launch) {
     if (!stacks) {
-        void *memory = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *memory = mmap(nullptr, (MOST_THREADS + 1) * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) return (void)snprintf(problem, sizeof problem, "there is no memory for the stacks of the threads");
         stacks = static_cast<char *>(memory);
     }
@@ -393,7 +393,7 @@ inline void run(const Launch &launch) {
     }
     free(memory);
 #ifdef __SANITIZE_ADDRESS__
-    if (*problem) __asan_unpoison_memory_region(stacks, MOST_THREADS * STACK);  // some threads never returned
+    if (*problem) __asan_unpoison_memory_region(stacks, (MOST_THREADS + 1) * STACK);  // some threads never returned
 #endif
 }
 
