@@ -1,35 +1,166 @@
-"""Numba for kernels: functions compiled on first use, cached on disk, and run on several threads where that pays.
+"""Numba for kernels: functions compiled on first use, kept on disk, and run on several threads where that pays.
 
 Importing this imports Numba, which takes half a second: only the files ``kernels/*_cpu.py`` do, and those are imported by the first call that needs one.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import contextlib
+import functools
+import hashlib
+import pickle
+import re
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import llvmlite
 import numba
+import numpy as np
+
+from gpugrad import cache
+from gpugrad.parallel import LEAST, split, threads
+
+__all__ = ["FAST", "LEAST", "compiled", "inlined", "split", "threads"]
 
 # No fastmath=True: it would assume that there is no nan and no infinity.
 FAST = {"contract", "nsz", "arcp"}
 
 
 def compiled(f: Callable[..., Any]) -> Any:
-    """A function that Python calls: compiled for the types it meets, kept on disk, without the GIL while it runs."""
-    return numba.njit(f, nogil=True, fastmath=FAST, error_model="numpy")
+    """A function that Python calls: compiled for the types it meets, kept on disk, without the GIL while it runs.
+
+    Its code is found on disk again by its name, its own bytecode, the constants in its closure, the text of all kernels, and the versions and settings of
+    what compiled it. A global name in it must therefore stand for what that text says.
+    """
+    return _kept_on_disk(numba.njit(f, nogil=True, fastmath=FAST, error_model="numpy"))
 
 
 def inlined(f: Callable[..., Any]) -> Any:
-    """A function that compiled functions call."""
-    return numba.njit(f, fastmath=FAST, error_model="numpy", inline="always")
+    """A function that compiled functions call: LLVM puts its code into theirs, so that their loops vectorise.
+
+    (Numba's ``inline="always"``, which inlines before types are known, takes twice as long to compile, and drops the helper's own fastmath flags.)
+    """
+    return numba.njit(f, fastmath=FAST, error_model="numpy", forceinline=True, no_cfunc_wrapper=True)
 
 
-def threads() -> int:
-    """How many threads kernels use: $GPUGRAD_NUM_THREADS, by default the processors that this process may run on."""
-    return int(os.environ.get("GPUGRAD_NUM_THREADS") or len(os.sched_getaffinity(0)))
+def _kept_on_disk(dispatcher: Any) -> Any:
+    """With a cache of ours in the place of Numba's own, which its ``compile`` asks before it compiles and tells afterwards.
+
+    Numba's knows the text of the function's own file only, and not that of the functions inlined into it; and processes that start together all compile.
+    Here one of them does, while the others wait for it and load.
+    """
+    if isinstance(dispatcher, types.FunctionType):  # NUMBA_DISABLE_JIT=1
+        return dispatcher
+    try:
+        from numba.core.compiler_lock import global_compiler_lock
+
+        disk = dispatcher._cache = _Disk(dispatcher.py_func)
+        compile_without_lock = dispatcher.compile
+    except (ImportError, AttributeError) as error:
+        _warn_once(f"Numba {numba.__version__} works in another way than was expected: {error}")
+        return dispatcher
+
+    def compile(signature: Any) -> Any:
+        with global_compiler_lock, disk.locked():
+            return compile_without_lock(signature)
+
+    dispatcher.compile = compile
+    return dispatcher
 
 
-def split(f: Callable[[int, int], Any], n: int, least: int) -> None:
-    """``f(start, stop)`` over ``range(n)`` in pieces of at least ``least``, on several threads. The pieces write to separate places."""
-    f(0, n)
+class _Disk:
+    """What Numba asks of a dispatcher's cache (``numba.core.caching._Cache``), for one function: one file for each signature."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self._f = f
+        self._name = re.sub(r"[^\w.]+", "", f"{f.__module__.rpartition('.')[2]}.{f.__qualname__}")
+        self._held = 0
+
+    @property
+    def cache_path(self) -> str:
+        return str(cache.root() / "numba")
+
+    def enable(self) -> None:
+        pass
+
+    disable = flush = enable
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process compiles this function. Without a lock where no file can be written; nothing is then saved either."""
+        with contextlib.ExitStack() as stack:
+            if not self._held:  # a function that calls itself compiles within its compilation
+                with contextlib.suppress(OSError):
+                    stack.enter_context(cache.locked(cache.folder("numba") / f"{self._name}.lock"))
+            self._held += 1
+            try:
+                yield
+            finally:
+                self._held -= 1
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """The compiled function for these types; None where it must be compiled."""
+        from numba.core.compiler import CompileResult
+        from numba.core.runtime import rtsys
+
+        try:
+            data = cache.read(self._path(signature, target_context.codegen()))
+        except OSError:
+            return None  # saving says why
+        try:
+            if data is None:
+                return None
+            rtsys.initialize(target_context)  # all of refresh() that code needs that is compiled already; the rest takes half a second
+            return CompileResult._rebuild(target_context, *pickle.loads(data))
+        except Exception as error:
+            _warn_once(f"{self._name} cannot be loaded: {type(error).__name__}: {error}")
+            return None
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Keep what was compiled. What cannot be kept is said once."""
+        try:
+            if not (result.lifted or result.library.has_dynamic_globals):  # addresses of this process
+                cache.write(self._path(signature, result.codegen), numba.core.serialize.dumps(result._reduce()))
+        except OSError as error:
+            _warn_once(str(error))
+        except Exception as error:
+            _warn_once(f"{self._name} cannot be saved: {type(error).__name__}: {error}")
+
+    def _path(self, signature: Any, codegen: Any) -> Path:
+        key = (str(signature), codegen.magic_tuple(), _surroundings(), _identity(self._f))  # magic_tuple: the processor and its features
+        return cache.folder("numba") / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
+
+
+@functools.cache
+def _surroundings() -> tuple[Any, ...]:
+    """What compiled code depends on, other than the function and the processor."""
+    here = Path(__file__)
+    texts = [path.read_bytes() for path in (here, *sorted((here.parent / "kernels").glob("*.py")))]
+    settings = [getattr(numba.config, name, None) for name in ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")]
+    versions = (sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__)
+    return (versions, settings, [hashlib.sha256(text).hexdigest() for text in texts])
+
+
+def _identity(value: Any) -> Any:
+    """Equal in all processes for equal functions and constants."""
+    value = getattr(value, "py_func", value)
+    if isinstance(value, types.FunctionType):
+        return (value.__module__, value.__qualname__, _identity(value.__code__), [_identity(cell.cell_contents) for cell in value.__closure__ or ()])
+    if isinstance(value, types.CodeType):
+        return (value.co_code, value.co_names, [_identity(constant) for constant in value.co_consts])
+    return hashlib.sha256(pickle.dumps(value)).hexdigest()
+
+
+_warned = False
+
+
+def _warn_once(why: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        remedy = "" if "GPUGRAD_CACHE_DIR" in why else "; set GPUGRAD_CACHE_DIR to a folder that can be written to"
+        warnings.warn(f"compiled kernels cannot be kept on disk, so every process compiles them anew: {why}{remedy}", RuntimeWarning, stacklevel=2)

@@ -60,7 +60,8 @@ _ERFCX = (
     (-2.249878807552817e-09, -4.3647494675545577e-10, 3.275311182242368e-08, 1.478791463644545e-08, -2.5310793509430144e-07, -4.677157146299711e-08, 1.7490465879595626e-06, -9.810312212886852e-07, -1.1443736109877453e-05, 2.2387575833193558e-05, 5.164925082894553e-05, -0.00029015503334214285, 0.0002937135742830077, 0.0017556260252099293, -0.009746579538316771, 0.028362277400044076, -0.0586933985917298, 0.0923043211615288, -0.1088039301416446, 0.0822767384901128, 0.003585415485462524, -0.1402405985855467, 1.2375126308378275),
 )  # fmt: skip
 
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "forceinline": True}
+# Inlined by LLVM (calls would keep loops from vectorising), and without the entry points for Python and C, which take longer to compile than the function.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def _jit(f: Callable[..., Any]) -> Any:
