@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import pickle
 import re
 import sys
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import llvmlite
 import numba
 import numpy as np
 
@@ -141,7 +141,7 @@ def _surroundings() -> tuple[Any, ...]:
     here = Path(__file__)
     texts = [path.read_bytes() for path in (here, *sorted((here.parent / "kernels").glob("*.py")))]
     settings = [getattr(numba.config, name, None) for name in ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")]
-    versions = (sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__)
+    versions = (sys.implementation.cache_tag, numba.__version__, importlib.metadata.version("llvmlite"), np.__version__)
     return (versions, settings, [hashlib.sha256(text).hexdigest() for text in texts])
 
 
