@@ -166,8 +166,9 @@ inline void in_scheduler(void *) {}
 
 inline char *stack_of(unsigned i) { return stacks + (i + 1) * STACK; }  // what overflows the first one goes into a spare one below it
 
-// Gives the turn back to the scheduler; comes back when that gives it again.
-inline void leave(bool for_good) {
+// Gives the turn back to the scheduler; comes back when that gives it again. Unchecked, like `begin`, for from the last time it does not come back, and
+// its marks on the stack would remain for the next block.
+EMULATOR_UNCHECKED inline void leave(bool for_good) {
     void *kept = nullptr;
     before_switch(for_good ? nullptr : &kept, scheduler_stack, scheduler_stack_size);
     switch_context(fibers[current].context, scheduler);
