@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import gpugrad
-from gpugrad import backend, data, io, nn, optim, random
+from gpugrad import backend, blas, data, io, nn, optim, random
 from gpugrad.nn.layers import ACTIVATIONS
 
 OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {  # with the learning rate that goes with it
@@ -263,13 +263,18 @@ def info(_args: argparse.Namespace) -> None:
     missing = []
     print(f"gpugrad      {gpugrad.__version__}")
     print(f"python       {platform.python_version()} on {platform.system()} {platform.machine()}")
-    print(f"numpy        {np.__version__}, {_blas()}")
+    print(f"numpy        {np.__version__}")
     for name, distributions, remedy in _OPTIONAL:
         version = next((v for v in map(_version, distributions) if v), None)
         print(f"{name:<12} {version or 'not installed'}")
         if version is None:
             missing.append(f"{name}: {remedy}")
     print(f"cpu          {os.cpu_count()} cores")
+    try:
+        print(f"BLAS         {blas.describe()}")
+    except (ValueError, RuntimeError) as error:
+        print("BLAS         none")
+        missing.append(f"BLAS: {error}")
     try:
         cp = backend.cupy()
         for i in range(cp.cuda.runtime.getDeviceCount()):
@@ -305,8 +310,3 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _blas() -> str:
-    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
-    return f"BLAS {blas.get('name', 'unknown')} {blas.get('version', '')}".rstrip()

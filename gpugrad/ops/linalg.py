@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from gpugrad import blas
 from gpugrad.backend import namespace
 from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
@@ -32,8 +33,8 @@ __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "tensordot", "tra
 def matmul_value(a: Any, b: Any) -> Any:
     """The product of plain arrays; 16-bit floats accumulate in float32 (cuBLAS does so by itself)."""
     if is_half(a.dtype) and is_half(b.dtype) and namespace(a) is np:
-        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.result_type(a, b))
-    return np.matmul(a, b)
+        return blas.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.result_type(a, b))
+    return blas.matmul(a, b)
 
 
 _matmul = binary(
