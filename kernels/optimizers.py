@@ -52,7 +52,7 @@ def _sgd(
     g = g + momentum b if nesterov else b
     p = p - lr g
     """
-    scale = _scale(norm, max_norm, maximize)
+    scale, lr = _scale(norm, max_norm, maximize), number(lr)
     for i, stored in enumerate(params):
         p, g = _wide(stored), _wide(grads[i]) * scale
         if weight_decay:
@@ -91,7 +91,7 @@ def _adam(
     w = max(w, v)                      if there are max_exp_avg_sqs (AMSGrad), else w = v
     p = p - lr (m / (1 - beta1^step)) / (sqrt(w / (1 - beta2^step)) + eps)
     """
-    scale = _scale(norm, max_norm, maximize)
+    scale, lr, step = _scale(norm, max_norm, maximize), number(lr), number(step)
     rate, root = lr / (1 - beta1**step), (1 - beta2**step) ** -0.5
     for i, stored in enumerate(params):
         p, g = _wide(stored), _wide(grads[i]) * scale
@@ -125,9 +125,18 @@ def clip_coefficient(norm: Number, max_norm: float | None) -> Any:
 
 
 def _scale(norm: Number | None, max_norm: float | None, maximize: bool) -> Any:
-    coefficient = clip_coefficient(norm, max_norm)
+    coefficient = clip_coefficient(number(norm), max_norm)
     coefficient = coefficient if backend.is_array(coefficient) else float(coefficient)  # a number of Python leaves dtypes as they are
     return -coefficient if maximize else coefficient
+
+
+def number(x: Number) -> Any:
+    """A number of Python, or an array of no axes in float64."""
+    if not backend.is_array(x):
+        return x
+    if x.size != 1:
+        raise ValueError(f"got an array of shape {x.shape}, expected a number or an array of one")
+    return x.reshape(()).astype(np.float64, copy=False)
 
 
 def _wide(a: Any) -> Any:
@@ -156,8 +165,13 @@ def flattened(arrays: Sequence[Any], written: Sequence[int]) -> tuple[list[Any],
         raise ValueError("got a read-only array, expected one to write into; give the optimizer a copy")
     if not first.flags.c_contiguous and first.flags.f_contiguous:
         arrays = [a if a is None else a.T for a in arrays]
-    flat = [a if a is None else a.reshape(-1) if a.flags.c_contiguous else backend.namespace(a).ascontiguousarray(a).reshape(-1) for a in arrays]
-    return flat, [(arrays[i], flat[i]) for i in written if arrays[i] is not None and not arrays[i].flags.c_contiguous]
+    flat = [a if a is None else (a if is_straight(a) else a.copy()).reshape(-1) for a in arrays]
+    return flat, [(arrays[i], flat[i]) for i in written if arrays[i] is not None and not is_straight(arrays[i])]
+
+
+def is_straight(a: Any) -> bool:
+    """Whether a kernel can read the array as it lies in memory: one number after another, each at a multiple of its size."""
+    return a.flags.c_contiguous and (type(a) is not np.ndarray or a.flags.aligned)
 
 
 def copied_back(copies: Sequence[tuple[Any, Any]]) -> None:
@@ -190,18 +204,16 @@ class _Tables:
     def launch(self, entry: str, *args: Any) -> None:
         source.launch(entry, self.dtype, min(self.count, _MOST_BLOCKS), _THREADS, self.addresses, self.pieces, self.count, *args)
 
-    def number(self, x: Number | None, missing: float) -> tuple[Any, float]:
+    def at(self, x: Number | None) -> tuple[Any, float]:
         """A pointer into the device's memory, or null and the number itself."""
         if x is None or not backend.is_array(x):
-            return None, missing if x is None else float(x)
-        if x.size != 1:
-            raise ValueError(f"got an array of shape {x.shape}, expected a number or an array of one")
+            return None, float(x or 0)
         if self.xp is not np and backend.namespace(x) is np:
-            return None, float(x.reshape(()))
-        return x.astype(np.float64, copy=False), missing
+            return None, float(number(x))
+        return number(x), 0.0
 
     def clip(self, norm: Number | None, max_norm: float | None) -> tuple[Any, float, float]:
-        return (*self.number(norm, 0.0), float("inf") if norm is None or max_norm is None else float(max_norm))
+        return (*self.at(norm), float("inf") if norm is None or max_norm is None else float(max_norm))
 
 
 def _address(a: Any) -> int:
@@ -240,7 +252,7 @@ def _sgd_cuda(
     max_norm: float | None = None,
 ) -> None:
     t = _Tables((params, grads, buffers), written=(0, 2))
-    t.launch("sgd", *t.number(lr, 0.0), *t.clip(norm, max_norm), float(momentum), float(keep), float(weight_decay), int(nesterov), int(maximize))
+    t.launch("sgd", *t.at(lr), *t.clip(norm, max_norm), float(momentum), float(keep), float(weight_decay), int(nesterov), int(maximize))
     copied_back(t.copies)
 
 
@@ -264,7 +276,7 @@ def _adam_cuda(
 ) -> None:
     t = _Tables((params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs), written=(0, 2, 3, 4))
     options = (float(beta1), float(beta2), float(eps), float(weight_decay), int(decoupled), int(maximize))
-    t.launch("adam", *t.number(lr, 0.0), *t.number(step, 0.0), *t.clip(norm, max_norm), *options)
+    t.launch("adam", *t.at(lr), *t.at(step), *t.clip(norm, max_norm), *options)
     copied_back(t.copies)
 
 

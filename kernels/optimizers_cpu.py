@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from gpugrad import backend, jit
-from gpugrad.kernels.optimizers import PIECE, Arrays, Number, clip_coefficient, copied_back, flattened
+from gpugrad.kernels.optimizers import PIECE, Arrays, Number, clip_coefficient, copied_back, flattened, is_straight, number
 
-_LEAST = 1 << 17  # elements that are worth a thread of their own: about 50 us
-_SUMS = jit.FAST | {"reassoc"}  # a sum in as many parts as a register holds; which they are depends on the length alone
+_LANES = 64  # sums of squares side by side, so that they vectorise without being told that sums may be reordered
 
 
 def sgd(
@@ -72,23 +70,34 @@ def grad_norm(grads: Arrays) -> Any:
 
 
 def _update(kernel: Any, arrays: tuple[Any, ...], written: tuple[int, ...], options: Any) -> None:
-    flat, copies = flattened(arrays, written)
-    jit.split(lambda start, stop: kernel(*flat, options, start, stop), flat[0].size, _LEAST)
-    if copies:
-        copied_back(copies)
+    shape, dtype = arrays[0].shape, options.dtype
+    if all([a.flags.carray and a.shape == shape and a.dtype is dtype for a in arrays]):  # the usual case, in as few steps as can be
+        flat, copies = [a.reshape(-1) for a in arrays], []
+    elif arrays[0].dtype != dtype:
+        raise TypeError(f"got arrays of {dtype} and {arrays[0].dtype}, expected one dtype: call once for each")
+    else:
+        flat, copies = flattened(arrays, written)
+    size = flat[0].size
+    if size < 2 * jit.LEAST:
+        kernel(*flat, options, 0, size)
+    else:
+        jit.split(lambda start, stop: kernel(*flat, options, start, stop), size, jit.LEAST)
+    copied_back(copies)
 
 
 def _partials(g: Any) -> Any:
-    (flat,), _ = flattened((g,), ())
+    flat = g.reshape(-1) if is_straight(g) else flattened((g,), ())[0][0]
     partials = np.empty(-(-flat.size // PIECE))
-    jit.split(lambda start, stop: _squares(flat, partials, start, stop), partials.size, _LEAST // PIECE)
+    jit.split(lambda start, stop: _squares(flat, partials, start, stop), partials.size, max(1, jit.LEAST // PIECE))
     return partials
 
 
 def _number(x: Number) -> float:
-    if backend.is_array(x) and type(x) is not np.ndarray:
+    if not backend.is_array(x):
+        return x
+    if type(x) is not np.ndarray:
         raise backend.DeviceError(f"got a number on {backend.device_of(x)} for parameters on the CPU, expected it there too")
-    return x.item() if type(x) is np.ndarray else x
+    return float(number(x))
 
 
 def _scale(norm: Number | None, max_norm: float | None, maximize: bool) -> float:
@@ -170,11 +179,20 @@ def _amsgrad(p: Any, g: Any, m: Any, v: Any, w: Any, options: Any, start: int, s
         p[i] = shrink * p[i] - rate * (mean / (np.sqrt(square) * unbias + eps))
 
 
-@numba.njit(nogil=True, fastmath=_SUMS, error_model="numpy")
+@jit.compiled
 def _squares(g: Any, partials: Any, start: int, stop: int) -> None:
+    sums = np.empty(_LANES)
     for piece in range(start, stop):
         x = g[piece * PIECE : (piece + 1) * PIECE]
+        sums[:] = 0.0
+        rows = x.size // _LANES
+        for i in range(rows):
+            row = x[i * _LANES : (i + 1) * _LANES]
+            for k in range(_LANES):
+                sums[k] += np.float64(row[k]) * np.float64(row[k])
         total = 0.0
-        for i in range(x.size):
+        for i in range(rows * _LANES, x.size):
             total += np.float64(x[i]) * np.float64(x[i])
+        for k in range(_LANES):
+            total += sums[k]
         partials[piece] = total
