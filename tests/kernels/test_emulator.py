@@ -55,6 +55,28 @@ def test_every_thread_runs_once(schedule: tuple[str, int]) -> None:
             assert list(out[x + 3 * (y + 2 * z), a + 5 * (b + 3 * c)]) == [x, y, z, a, b, c, 24, 30]
 
 
+def turns(order: str, seed: int = 0) -> Any:
+    out = np.full((2, 128), -1, np.int64)
+    with emulator.schedule(order, seed):
+        FEATURES.launch("turns", np.float32, 1, 128, np.zeros(1, np.uint32), out)
+    return out
+
+
+def test_the_orders_in_which_threads_take_turns() -> None:
+    """Forward, reverse, and shuffled anew after each barrier: the warps, and the threads of each."""
+    forward = np.tile(np.arange(128), (2, 1))
+    np.testing.assert_array_equal(turns("forward"), forward)
+    np.testing.assert_array_equal(turns("reverse"), forward[:, ::-1])
+    first, second = turns("shuffled", 1), turns("shuffled", 2)
+    np.testing.assert_array_equal(first, turns("shuffled", 1))
+    for order in (*first, *second):
+        np.testing.assert_array_equal(np.sort(order), np.arange(128))
+        assert (order.reshape(4, 32) // 32 == order[::32, None] // 32).all(), "a warp runs until all of it waits"
+        assert (np.diff(order.reshape(4, 32)) < 0).any(1).all() and (np.diff(order.reshape(4, 32)) > 0).any(1).all()
+    assert len({order.tobytes() for order in (*first, *second)}) == 4
+    assert len({(order[::32] // 32).tobytes() for order in (*first, *second)}) > 1
+
+
 def source_lane(kind: int, lane: int, by: int, width: int) -> int:
     """From which lane shfl.sync reads, after the PTX manual: maxLane = (lane & segmask) | (cval & ~segmask), and so on."""
     segment_mask = 32 - width

@@ -9,6 +9,13 @@ extern "C" __global__ void where_am_i(int64 *__restrict__ out) {
     mine[6] = gridDim.x * gridDim.y * gridDim.z, mine[7] = blockDim.x * blockDim.y * blockDim.z;
 }
 
+// In which order the threads of a block take their turns, before and after a barrier.
+extern "C" __global__ void turns(uint32 *__restrict__ count, int64 *__restrict__ out) {
+    out[atomicAdd(count, 1u)] = threadIdx.x;
+    __syncthreads();
+    out[atomicAdd(count, 1u)] = threadIdx.x;
+}
+
 // ------------------------------------------------------------------------------------------------ warps
 
 template <class T> __device__ __forceinline__ void shuffle(const T *x, T *y, int64 kind, int64 by, int64 width) {
