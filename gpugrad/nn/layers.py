@@ -36,7 +36,11 @@ class Linear(Module):
 
 
 class Sequential(Module):
-    """Modules (or any functions of one array) one after the other."""
+    """Modules (or any functions of one array) one after the other.
+
+    A :class:`Linear` with ReLU, Tanh, Sigmoid, SiLU or GELU behind it is computed as one operation (see :func:`gpugrad.nn.functional.linear`), which gives
+    the same to rounding. Subclasses of them, and modules whose ``forward`` has been replaced, are called one by one.
+    """
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
         for i, layer in enumerate(layers):
@@ -44,8 +48,16 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """The last layer of ... of the first of x."""
-        for layer in self:
-            x = layer(x)
+        done = False  # together with the layer before
+        for layer, following in itertools.pairwise([*self, None]):
+            if done:
+                done = False
+                continue
+            act = _activation_of(layer, following)
+            if act is None:
+                x = layer(x)
+            else:
+                x, done = F.linear(x, layer.weight, layer.bias, act), True
         return x
 
     def __iter__(self) -> Iterator[Any]:
@@ -164,6 +176,21 @@ class Softplus(Module):
 ACTIVATIONS: dict[str, type[Module]] = {
     "relu": ReLU, "leaky_relu": LeakyReLU, "elu": ELU, "sigmoid": Sigmoid, "tanh": Tanh, "gelu": GELU, "silu": SiLU, "softplus": Softplus,
 }  # fmt: skip
+
+
+_FORWARDS: dict[type, Any] = {layer: layer.forward for layer in (Linear, ReLU, Tanh, Sigmoid, SiLU, GELU)}
+_GELUS = {"none": "gelu", "tanh": "gelu_tanh"}
+
+
+def _activation_of(layer: Any, following: Any) -> str | None:
+    """The name of the activation, if a Linear and its activation follow each other and do what they do in this file; else None."""
+    if type(layer) is not Linear or type(following) is Linear or not (_as_here(following) and _as_here(layer)):
+        return None
+    return _GELUS.get(following.approximate) if type(following) is GELU else type(following).__name__.lower()
+
+
+def _as_here(layer: Any) -> bool:
+    return type(layer) in _FORWARDS and getattr(layer.forward, "__func__", None) is _FORWARDS[type(layer)]
 
 
 def activation_named(name: str) -> type[Module]:

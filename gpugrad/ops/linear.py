@@ -1,65 +1,200 @@
-"""The fully connected layer, fused: Y = X W + b."""
+"""The fully connected layer with its activation, fused: Y = act(X W + b).
+
+The products are BLAS's (cuBLAS's), with transposes as flags. All between them is two kernels (:mod:`gpugrad.kernels.linear`), each of one pass over memory:
+bias and activation forward; dZ = dY act'(Z) and the column sums of dZ backward. The backward kernel is an operation of its own, with its rules in plain
+operations, so derivatives of any order follow.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from gpugrad.ops.fit import shape_of
+from gpugrad.kernels import linear as kernels
+from gpugrad.ops import reduce
+from gpugrad.ops.activations import sigmoid_slope
+from gpugrad.ops.elementwise import clip, exp, tanh
+from gpugrad.ops.fit import broadcast_to, shape_of
 from gpugrad.ops.linalg import matmul, matmul_value
 from gpugrad.ops.rules import Sample, general
-from gpugrad.ops.shape import reshape, transpose
+from gpugrad.ops.rules import linear as linear_map
+from gpugrad.ops.shape import as_array, reshape
+from gpugrad.tape import is_inexact
+
+ACTIVATIONS = tuple(kernels.CODES)
+
+column_sum = linear_map(
+    "column_sum",
+    lambda x, *, shape: kernels.column_sum(x),
+    lambda g, *, shape: broadcast_to(g, shape),
+    samples=[Sample(s, shape=s) for s in ((3, 4), (1, 1), (0, 2))],
+    doc="The sums of the columns of a matrix of this shape.",
+)
 
 
-def _linear(x: Any, w: Any, b: Any) -> Any:
-    y = matmul_value(x, w)
-    if y.dtype == b.dtype:
-        y += b  # y is ours: no second array
-        return y
-    return y + b
+# ---------------------------------------------------------------------------------- dZ = dY act'(Z)
 
 
-def _vjp(needs: Sequence[bool], g: Any, _y: Any, x: Any, w: Any, _b: Any) -> list[Any]:
-    """dX = dY W', dW = X' dY, db = the column sums of dY; only those asked for."""
-    rows = g if len(shape_of(g)) == 2 else reshape(g, (-1, shape_of(g)[-1]))
-    dw = None
-    if needs[1]:
-        dw = matmul(transpose(x if len(shape_of(x)) == 2 else reshape(x, (-1, shape_of(x)[-1]))), rows)
-    return [matmul(g, transpose(w)) if needs[0] else None, dw, g if needs[2] else None]  # which the walk sums to the shape of b
+def _curvature(saved: Any, act: str) -> Any:
+    """The derivative of act's slope by what it is taken from: by the value of tanh, by z of the others."""
+    if act == "tanh":  # (1 - y)(1 + y)
+        return -2.0 * saved
+    z = saved
+    if act == "sigmoid":
+        return -sigmoid_slope(z) * tanh(0.5 * z)
+    if act == "silu":
+        return sigmoid_slope(z) * (2.0 - z * tanh(0.5 * z))
+    z = clip(z, -kernels.FLAT[act], kernels.FLAT[act])
+    if act == "gelu":
+        return exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi)) * (2.0 - z * z)
+    k, c = kernels.GELU_TANH
+    t = c * (z * z)
+    u, u1, u2 = k * z * (1.0 + t), k * (1.0 + 3.0 * t), (6 * k * c) * z  # gelu_tanh(z) = z sigmoid(u); u and its derivatives
+    return sigmoid_slope(u) * (2.0 * u1 + z * (u2 - u1 * u1 * tanh(0.5 * u)))
 
 
-def _jvp(tangents: Sequence[Any], _y: Any, x: Any, w: Any, _b: Any) -> Any:
+def _act_backward_vjp(needs: Sequence[bool], cotangents: Any, _y: Any, g: Any, saved: Any, *, act: str) -> list[Any]:
+    c, c_sum = cotangents
+    if c_sum is not None:
+        c = broadcast_to(c_sum, shape_of(g)) if c is None else c + c_sum
+    through = _act_backward(c, saved, act=act)[0] if needs[0] else None
+    return [through, c * g * _curvature(saved, act) if needs[1] and act != "relu" else None]
+
+
+def _act_backward_jvp(tangents: Any, _y: Any, g: Any, saved: Any, *, act: str) -> list[Any]:
+    t_g, t_saved = tangents
+    t = None if t_g is None else _act_backward(t_g, saved, act=act)[0]
+    if t_saved is not None and act != "relu":
+        bent = t_saved * g * _curvature(saved, act)
+        t = bent if t is None else t + bent
+    return [t, None if t is None else reduce.sum(t, axis=0)]
+
+
+_act_backward = general(
+    "act_backward",
+    lambda g, saved, *, act: kernels.act_backward(g, saved, act=act),
+    _act_backward_vjp,
+    _act_backward_jvp,
+    samples=[
+        Sample((3, 4), (3, 4), domain=((-2.0, 2.0), (0.1, 0.9) if act == "relu" else (-0.9, 0.9) if act == "tanh" else (-3.0, 3.0)), act=act)
+        for act in kernels.VALUES
+    ],
+    doc="``dz = g act'(z)`` and the sums of its columns, where ``saved`` is the value of relu and tanh, and z of the other activations.",
+)
+
+
+# ---------------------------------------------------------------------------------- Y = act(X W + b)
+
+
+def _value(x: Any, w: Any, b: Any, *, act: str) -> tuple[Any, Any]:
+    """Y, and what the slope of the activation is taken from."""
+    z = matmul_value(x, w)
+    return kernels.bias_act(z, b, act=act), z  # z is ours, and is written into
+
+
+def _linear_value(x: Any, w: Any, b: Any) -> Any:
+    z = matmul_value(x, w)
+    return kernels.bias_act(z, b, act="none") if z.dtype == b.dtype else z + b
+
+
+def _vjp_of_product(needs: Sequence[bool], dz: Any, db: Any, x: Any, w: Any) -> list[Any]:
+    """dX = dZ W', dW = X' dZ; only those asked for."""
+    return [matmul(dz, w.T) if needs[0] else None, matmul(x.T, dz) if needs[1] else None, db]
+
+
+def _jvp_of_product(tangents: Sequence[Any], x: Any, w: Any) -> Any:
     t_x, t_w, t_b = tangents
     t = None if t_x is None else matmul(t_x, w)
     if t_w is not None:
         t = matmul(x, t_w) if t is None else t + matmul(x, t_w)
-    return t if t_b is None else t_b if t is None else t + t_b
+    if t_b is None:
+        return t
+    return broadcast_to(t_b, (shape_of(x)[0], shape_of(w)[1])) if t is None else t + t_b
 
 
-_linear_op = general(
+def _linear_vjp(needs: Sequence[bool], g: Any, _y: Any, x: Any, w: Any, _b: Any) -> list[Any]:
+    return _vjp_of_product(needs, g, column_sum(g, shape=shape_of(g)) if needs[2] else None, x, w)
+
+
+def _linear_jvp(tangents: Sequence[Any], _y: Any, x: Any, w: Any, _b: Any) -> Any:
+    return _jvp_of_product(tangents, x, w)
+
+
+def _from_y_vjp(needs: Sequence[bool], g: Any, y: Any, x: Any, w: Any, _b: Any, *, act: str) -> list[Any]:
+    dz, db = _act_backward(g, y, act=act)
+    return _vjp_of_product(needs, dz, db, x, w)
+
+
+def _from_y_jvp(tangents: Sequence[Any], y: Any, x: Any, w: Any, _b: Any, *, act: str) -> Any:
+    return _act_backward(_jvp_of_product(tangents, x, w), y, act=act)[0]
+
+
+def _from_z_vjp(needs: Sequence[bool], g: Any, yz: Any, x: Any, w: Any, _b: Any, *, act: str) -> list[Any]:
+    g_y, g_z = g
+    dz, db = (None, None) if g_y is None else _act_backward(g_y, yz[1], act=act)
+    if g_z is not None:  # from second derivatives, which read z
+        dz = g_z if dz is None else dz + g_z
+        db = column_sum(dz, shape=shape_of(dz))
+    return _vjp_of_product(needs, dz, db, x, w)
+
+
+def _from_z_jvp(tangents: Sequence[Any], yz: Any, x: Any, w: Any, _b: Any, *, act: str) -> list[Any]:
+    t = _jvp_of_product(tangents, x, w)
+    return [_act_backward(t, yz[1], act=act)[0], t]
+
+
+_SHAPES = [((3, 4), (4, 2), (2,)), ((0, 4), (4, 2), (2,)), ((3, 4), (4, 1), None), ((2, 0), (0, 2), (2,))]
+_linear = general(
     "linear",
-    _linear,
-    _vjp,
-    _jvp,
-    samples=[Sample((3, 4), (4, 2), (2,)), Sample((4,), (4, 2), (2,)), Sample((2, 3, 4), (4, 2), (2,)), Sample((0, 4), (4, 2), (2,))],
-    doc="X W + b.",
+    _linear_value,
+    _linear_vjp,
+    _linear_jvp,
+    samples=[Sample(*s) for s in _SHAPES if s[2] is not None],
+    doc="X W + b of matrices X and W.",
+)
+_from_y = general(
+    "linear_act",
+    lambda x, w, b, *, act: _value(x, w, b, act=act)[0],
+    _from_y_vjp,
+    _from_y_jvp,
+    samples=[Sample(*s, act=act) for act in ("relu", "tanh") for s in _SHAPES],
+    doc="act(X W + b), where act is relu or tanh, of which the value tells the slope.",
+)
+_from_z = general(
+    "linear_act_z",
+    _value,
+    _from_z_vjp,
+    _from_z_jvp,
+    samples=[Sample(*s, act=act) for act in kernels.VALUES if act not in kernels.FROM_Y for s in _SHAPES],
+    doc="act(Z) and Z = X W + b, for the other activations.",
 )
 
 
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """``x @ weight + bias``, for x of shape (..., in), weight (in, out) and bias (out,) or None.
+def linear(x: Any, weight: Any, bias: Any = None, activation: str = "none") -> Any:
+    """``activation(x @ weight + bias)``, for x of shape (..., in), weight (in, out) and bias (out,) or None.
+
+    Args:
+        activation: "none", "relu", "gelu" (exact), "gelu_tanh", "silu", "tanh" or "sigmoid". Where all arrays are of one dtype of real floats it is
+            computed together with the bias, and its derivative together with that of the bias.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or there is no such activation.
     """
     m, n = shape_of(x), shape_of(weight)
     if not m or len(n) != 2 or m[-1] != n[0] or (bias is not None and shape_of(bias) != n[1:]):
         raise ValueError(
             f"linear: got x of shape {m}, weight {n}, bias {None if bias is None else shape_of(bias)}; expected x (..., in), weight (in, out), bias (out,)"
         )
-    if bias is None:
-        return matmul(x, weight)
-    x, weight, bias = (a if hasattr(a, "shape") else np.asarray(a) for a in (x, weight, bias))
-    return _linear_op(x, weight, bias)
+    if activation not in kernels.CODES:
+        raise ValueError(f"linear: got activation {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+    x, weight, bias = as_array(x), as_array(weight), None if bias is None else as_array(bias)
+    if len(m) != 2:
+        flat = linear(reshape(x, (math.prod(m[:-1]), m[-1])), weight, bias, activation)
+        return reshape(flat, (*m[:-1], n[1]))
+    if activation == "none":
+        return matmul(x, weight) if bias is None else _linear(x, weight, bias)
+    dtype = x.dtype
+    if weight.dtype != dtype or (bias is not None and bias.dtype != dtype) or dtype.kind == "c" or not is_inexact(dtype):
+        return kernels.VALUES[activation](linear(x, weight, bias))
+    return _from_y(x, weight, bias, act=activation) if activation in kernels.FROM_Y else _from_z(x, weight, bias, act=activation)[0]

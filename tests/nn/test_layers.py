@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
-from gpugrad import nn
+from gpugrad import nn, tape
 from gpugrad.nn import init
 from gpugrad.nn.layers import ACTIVATIONS
 
@@ -121,3 +121,119 @@ def test_constants_and_errors():
         init.kaiming_normal_(t, mode="fan")
     with pytest.raises(ValueError, match="unknown nonlinearity 'foo'"):
         init.calculate_gain("foo")
+
+
+class Seen:
+    """The names of all operations that are computed in the block."""
+
+    def __enter__(self):
+        self.names, self.saved = [], tape.observer
+        tape.observer = self
+        return self.names
+
+    def __exit__(self, *_):
+        tape.observer = self.saved
+
+    def compute(self, op, args, params):
+        self.names.append(op.name)
+        return op.evaluate(args, params)
+
+    def recorded(self, node):
+        pass
+
+    def pull(self, node, wanted, g, y, vals):
+        return node.op.pull(node, wanted, g, y, vals)
+
+
+FUSED = [nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.SiLU(), nn.GELU(), nn.GELU("tanh")]
+activations = pytest.mark.parametrize("activation", FUSED, ids=["relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh"])
+
+
+@activations
+@pytest.mark.parametrize("bias", [True, False])
+def test_sequential_computes_linear_and_activation_as_one(activation, bias):
+    net = nn.Sequential(nn.Linear(3, 4, bias, dtype=np.float64), nn.Linear(4, 4, dtype=np.float64), activation, nn.Linear(4, 2, dtype=np.float64))
+    x = gg.tensor(X, dtype=np.float64, requires_grad=True)
+    results = []
+    for forward in (net, lambda x: net[3](activation(net[1](net[0](x))))):
+        with Seen() as names:
+            y = forward(x)
+        assert sum(name.startswith("linear_act") for name in names) == (forward is net)
+        results.append([y, *gg.autograd.grad(gg.sum(gg.sin(y)), [x, *net.parameters()])])
+    for fused, unfused in zip(*results, strict=True):
+        assert_allclose(fused.detach().numpy(), unfused.detach().numpy(), rtol=1e-13, atol=1e-15)
+
+
+@activations
+def test_fused_layers_take_any_leading_axes(activation):
+    net = nn.Sequential(nn.Linear(3, 4), activation)
+    for shape in ((3,), (2, 3), (2, 5, 3), (0, 3)):
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        y = net(x)
+        assert_allclose(y.detach(), activation(net[0](x)).detach(), rtol=1e-5, atol=1e-6)
+        assert y.shape == (*shape[:-1], 4)
+
+
+class OwnLinear(nn.Linear):
+    pass
+
+
+class OwnReLU(nn.ReLU):
+    pass
+
+
+def test_sequential_calls_what_is_not_its_own_one_by_one(monkeypatch):
+    def with_forward_of_its_own(layer):
+        layer.forward = type(layer).forward.__get__(layer)
+        layer.forward = lambda x, forward=layer.forward: forward(x)
+        return layer
+
+    for net in (
+        nn.Sequential(OwnLinear(3, 4), nn.ReLU()),
+        nn.Sequential(nn.Linear(3, 4), OwnReLU()),
+        nn.Sequential(nn.Linear(3, 4), gg.relu),
+        nn.Sequential(nn.Linear(3, 4), nn.Identity(), nn.ReLU()),
+        nn.Sequential(nn.Linear(3, 4), nn.ELU()),
+        nn.Sequential(with_forward_of_its_own(nn.Linear(3, 4)), nn.ReLU()),
+        nn.Sequential(nn.Linear(3, 4), with_forward_of_its_own(nn.ReLU())),
+    ):
+        with Seen() as names:
+            net(X)
+        assert "linear" in names
+        assert not any(name.startswith("linear_act") for name in names)
+    calls = []
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: calls.append(x) or x)
+    nn.Sequential(nn.Linear(3, 4), nn.ReLU())(X)
+    assert len(calls) == 1
+    with pytest.raises(ValueError, match="approximate must be"):
+        nn.Sequential(nn.Linear(3, 4), nn.GELU("erf"))(X)
+
+
+def test_a_fused_sequential_is_the_module_it_was():
+    net = nn.MLP([3, 4, 2], "gelu")
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [type(layer).__name__ for layer in net] == ["Linear", "GELU", "Linear"]
+    assert "(1): GELU()" in repr(net)
+    params = {name: gg.tensor(p.numpy() * 2, requires_grad=True) for name, p in net.named_parameters()}
+    y = nn.functional_call(net, params, X)
+    y.sum().backward()
+    other = nn.MLP([3, 4, 2], "gelu")
+    other.load_state_dict(params)
+    other(X).sum().backward()
+    assert_array_equal(y.detach(), other(X).detach())
+    for name, p in other.named_parameters():
+        assert_array_equal(params[name].grad, p.grad)
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("mode", ["forward-over-reverse", "reverse-over-reverse"])
+@activations
+def test_fused_second_derivatives(activation, mode):
+    net = nn.Sequential(nn.Linear(3, 4, dtype=np.float64), activation, nn.Linear(4, 2, dtype=np.float64))
+    params = {name: p.numpy() for name, p in net.named_parameters()}
+    loss = lambda p: gg.sum(nn.functional_call(net, p, X.astype(np.float64)) ** 2)
+    unfused = lambda p: gg.sum((activation(X.astype(np.float64) @ p["0.weight"] + p["0.bias"]) @ p["2.weight"] + p["2.bias"]) ** 2)
+    v = {name: np.cos(np.arange(p.size)).reshape(p.shape) for name, p in params.items()}
+    expected = gg.hvp(unfused, params, v, mode=mode)
+    for name, product in gg.hvp(loss, params, v, mode=mode).items():
+        assert_allclose(product, expected[name], rtol=1e-11, atol=1e-12)

@@ -1,0 +1,191 @@
+"""What a fully connected layer does beside its products: bias and activation of Z = X W in one pass, and backwards dZ = dY act'(Z) with the sums of its columns.
+
+Two of the activations (tanh and relu) tell their slope by their value, so that one array is enough. Of the others the slope is taken from
+Z + b: seen from the value of a sigmoid near 1, say, it has lost its digits. In both cases ``bias_act`` leaves in ``z`` what ``act_backward`` reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpugrad.backend import namespace
+from gpugrad.cuda.loader import Source
+from gpugrad.kernels.kernel import Kernel
+from gpugrad.ops.activations import gelu, relu, sigmoid, sigmoid_slope, silu, where_positive
+from gpugrad.ops.elementwise import tanh
+from gpugrad.ops.erf import erfc
+from gpugrad.ops.fit import in_float32, is_half
+from gpugrad.tape import is_inexact
+
+SOURCE = Source("linear.cu", "activations.cuh")
+
+VALUES: dict[str, Callable[[Any], Any]] = {
+    "relu": relu, "tanh": tanh, "sigmoid": sigmoid, "silu": silu, "gelu": gelu, "gelu_tanh": functools.partial(gelu, approximate="tanh"),
+}  # fmt: skip
+CODES = {act: code for code, act in enumerate(("none", *VALUES))}  # as in activations.cuh
+FROM_Y = ("none", "relu", "tanh")  # whose slope is taken from the value
+
+GELU_TANH = math.sqrt(8 / math.pi), 0.044715  # k and c in gelu_tanh(z) = z sigmoid(u), u = k z (1 + c z^2)
+FLAT = {"silu": 1000.0, "gelu": 40.0, "gelu_tanh": 30.0}  # where the slope has become 0 or 1, also in float64; farther out it would be inf * 0
+
+
+def _silu_slope(z: Any) -> Any:
+    return sigmoid(z) + np.clip(z, -FLAT["silu"], FLAT["silu"]) * sigmoid_slope(z)
+
+
+def _gelu_slope(z: Any) -> Any:
+    w = np.clip(z, -FLAT["gelu"], FLAT["gelu"])
+    return 0.5 * erfc(w * -math.sqrt(0.5)) + w * (np.exp(-0.5 * (w * w)) * (1 / math.sqrt(2 * math.pi)))
+
+
+def _gelu_tanh_slope(z: Any) -> Any:
+    k, c = GELU_TANH
+    w = np.clip(z, -FLAT["gelu_tanh"], FLAT["gelu_tanh"])
+    t = c * (w * w)
+    u = k * w * (1 + t)
+    return sigmoid(u) + w * sigmoid_slope(u) * (k * (1 + 3 * t))
+
+
+SLOPES: dict[str, Callable[[Any], Any]] = {
+    "tanh": lambda y: (1 - y) * (1 + y), "sigmoid": sigmoid_slope, "silu": _silu_slope, "gelu": _gelu_slope, "gelu_tanh": _gelu_tanh_slope,
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- references
+
+
+def _check_real(x: Any, act: str) -> None:
+    if not is_inexact(x.dtype) or x.dtype.kind == "c":
+        raise TypeError(f"{act}: got {x.dtype}, expected real floats")
+
+
+def _bias_act(z: Any, b: Any, *, act: str) -> Any:
+    """``act(z + b)`` of z (rows, columns), b (columns,) or None.
+
+    z is written into: it becomes the result where ``act`` is one of FROM_Y, otherwise z + b, and the result is a new array. So ``act_backward`` is
+    given z in either case.
+    """
+    if b is not None:
+        z += b
+    if act == "none":
+        return z
+    _check_real(z, act)
+    if act == "relu":
+        return np.maximum(z, 0, out=z)
+    if act == "tanh" and not is_half(z.dtype):
+        return np.tanh(z, out=z)
+    y = in_float32(VALUES[act])(z)
+    if act in FROM_Y:
+        z[...] = y
+        return z
+    return y
+
+
+def _act_backward(g: Any, saved: Any, *, act: str) -> tuple[Any, Any]:
+    """``dz = g * act'(z)`` and the sums of its columns, of g (rows, columns) and of what ``bias_act`` left in z, of the same shape."""
+    dtype = g.dtype
+    _check_real(g, act)
+    if is_half(dtype):
+        g, saved = g.astype(np.float32), saved.astype(np.float32)
+    dz = where_positive(g, saved) if act == "relu" else g * SLOPES[act](saved)
+    return dz.astype(dtype, copy=False), _column_sum(dz).astype(dtype, copy=False)
+
+
+def _column_sum(g: Any) -> Any:
+    """The sums of the columns of g (rows, columns). Many rows are summed in float64: one after the other they would wear off float32's digits."""
+    wide = np.float64 if len(g) > 256 and g.dtype.kind == "f" else np.float32 if is_half(g.dtype) else g.dtype
+    return g.sum(axis=0, dtype=wide).astype(g.dtype, copy=False)
+
+
+# ---------------------------------------------------------------------------------- launches
+
+
+def _geometry(rows: int, columns: int, *arrays: Any) -> tuple[int, int, tuple[int, int], tuple[int, int]]:
+    """Elements that a thread takes at once (16 bytes, if all rows are aligned to that), rows of a block, grid and block."""
+    width = 16 // arrays[0].itemsize
+    if columns % width or any(a is not None and _address(a) % 16 for a in arrays):
+        width = 1
+    lanes = 1
+    while lanes < 32 and lanes * width < columns:
+        lanes *= 2
+    height = max(64, -(-rows // 512))
+    return width, height, (-(-columns // (lanes * width)), -(-rows // height)), (lanes, 256 // lanes)
+
+
+def _address(a: Any) -> int:
+    return a.ctypes.data if namespace(a) is np else a.data.ptr
+
+
+def _cuda_bias_act(z: Any, b: Any, *, act: str) -> Any:
+    if not z.flags.c_contiguous:
+        return _bias_act(z, b, act=act)
+    xp = namespace(z)
+    b = None if b is None else xp.ascontiguousarray(b)
+    y = None if act in FROM_Y else xp.empty(z.shape, z.dtype)
+    rows, columns = z.shape
+    width, height, grid, block = _geometry(rows, columns, z, b, y)
+    SOURCE.launch("bias_act", z.dtype, grid, block, z, b, y, rows, columns, height, width, CODES[act])
+    return z if y is None else y
+
+
+def _cuda_act_backward(g: Any, saved: Any, *, act: str) -> tuple[Any, Any]:
+    xp = namespace(g)
+    dz = xp.empty(g.shape, g.dtype)
+    return dz, _cuda_sums(xp.ascontiguousarray(g), xp.ascontiguousarray(saved), dz, CODES[act])
+
+
+def _cuda_column_sum(g: Any) -> Any:
+    return _cuda_sums(namespace(g).ascontiguousarray(g), None, None, CODES["none"])
+
+
+def _cuda_sums(g: Any, saved: Any, dz: Any, code: int) -> Any:
+    """The sums of the columns, by those of blocks of rows; dz is written where it is not None."""
+    xp = namespace(g)
+    rows, columns = g.shape
+    if not rows:
+        return xp.zeros(columns, g.dtype)
+    width, height, grid, block = _geometry(rows, columns, g, saved, dz)
+    partials = xp.empty((grid[1], columns), np.float64 if g.dtype == np.float64 else np.float32)
+    SOURCE.launch("act_backward", g.dtype, grid, block, g, saved, dz, partials, rows, columns, height, width, code)
+    if grid[1] == 1:
+        return partials[0].astype(g.dtype, copy=False)
+    sums = xp.empty(columns, g.dtype)
+    SOURCE.launch("sum_partials", g.dtype, -(-columns // 32), (32, 8), partials, sums, grid[1], columns)
+    return sums
+
+
+# ---------------------------------------------------------------------------------- kernels
+
+_SHAPES = ((1, 1), (5, 1), (3, 7), (37, 29), (70, 64), (300, 5), (3, 1030), (0, 3), (3, 0))
+Samples = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
+    return rng.normal(0, 2, shape).astype(dtype)
+
+
+def _bias_samples(rng: np.random.Generator, dtype: Any) -> Samples:
+    sized = [((_normal(rng, s, dtype), _normal(rng, s[1:], dtype)), {"act": act}) for act in CODES for s in _SHAPES]
+    return [*sized, *(((_normal(rng, (5, 33), dtype), None), {"act": act}) for act in CODES)]
+
+
+def _backward_samples(rng: np.random.Generator, dtype: Any) -> Samples:
+    """Cotangents of one sign: where sums cancel, their size says nothing about the errors to expect."""
+    zs = [(act, _normal(rng, s, dtype)) for act in VALUES for s in _SHAPES]
+    return [((np.abs(_normal(rng, z.shape, dtype)), np.tanh(z) if act == "tanh" else z), {"act": act}) for act, z in zs]
+
+
+bias_act = Kernel("bias_act", _bias_act, cpu="linear_cpu:bias_act", cuda=_cuda_bias_act, samples=_bias_samples, writes=(0,))
+act_backward = Kernel("act_backward", _act_backward, cpu="linear_cpu:act_backward", cuda=_cuda_act_backward, samples=_backward_samples)
+column_sum = Kernel(
+    "column_sum",
+    _column_sum,
+    cpu="linear_cpu:column_sum",
+    cuda=_cuda_column_sum,
+    samples=lambda rng, dtype: [((_normal(rng, s, dtype),), {}) for s in (*_SHAPES, (2000, 3))],
+)

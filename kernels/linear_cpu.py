@@ -1,0 +1,213 @@
+"""Numba twins of :mod:`gpugrad.kernels.linear`.
+
+The rows are taken in blocks of 64, whose columns are summed as they come by, while the sums lie in the nearest cache; the sums of the blocks are then
+added in float64. The blocks are the same whatever the number of threads that share them, so the sums are too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from gpugrad import jit
+from gpugrad.kernels import linear
+from gpugrad.kernels.elementary_cpu import exp, normal_cdf, normal_pdf, sigmoid, tanh
+
+ROWS = 64
+LEAST = 1 << 17  # elements for which another thread pays
+
+RELU, TANH, SIGMOID, SILU, GELU, GELU_TANH = (linear.CODES[act] for act in ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh"))
+K, C = linear.GELU_TANH
+SILU_FLAT, GELU_FLAT, GELU_TANH_FLAT = (linear.FLAT[act] for act in ("silu", "gelu", "gelu_tanh"))
+
+
+def number(c: float, x: Any) -> Any:
+    """``c`` in the precision of x: beside a constant of float64 Numba would compute in float64."""
+    return type(x)(c)
+
+
+@overload(number, inline="always")
+def _number(c, x):  # type: ignore[no-untyped-def]
+    real = np.float32 if x == types.float32 else np.float64
+    return lambda c, x: real(c)
+
+
+@jit.inlined
+def limited(z, most):  # type: ignore[no-untyped-def]
+    """z between -most and most; nan stays."""
+    z = -most if z < -most else z
+    return most if z > most else z
+
+
+@jit.inlined
+def logistic(u):  # type: ignore[no-untyped-def]
+    """sigmoid(u) and its slope."""
+    one = number(1.0, u)
+    e = exp(-abs(u))
+    r = one / (one + e)
+    er = e * r
+    return r if u >= 0 else er, er * r
+
+
+@jit.inlined
+def value(act, z):  # type: ignore[no-untyped-def]
+    """act(z)."""
+    if act == RELU:
+        return number(0.0, z) if z <= 0 else z
+    if act == TANH:
+        return tanh(z)
+    if act == SIGMOID:
+        return sigmoid(z)
+    if act == SILU:
+        return z * sigmoid(z)
+    if act == GELU:
+        return z * normal_cdf(z)
+    if act == GELU_TANH:
+        return z * sigmoid(number(K, z) * z * (number(1.0, z) + number(C, z) * (z * z)))
+    return z
+
+
+@jit.inlined
+def scaled(act, g, s):  # type: ignore[no-untyped-def]
+    """g act'(z), where s is the value of relu and tanh, and z of the others."""
+    one = number(1.0, s)
+    if act == RELU:
+        return number(0.0, g) if s <= 0 else g
+    if act == TANH:
+        return g * ((one - s) * (one + s))
+    if act == SIGMOID:
+        return g * logistic(s)[1]
+    if act == SILU:
+        y, slope = logistic(s)
+        return g * (y + limited(s, number(SILU_FLAT, s)) * slope)
+    if act == GELU:
+        w = limited(s, number(GELU_FLAT, s))
+        return g * (normal_cdf(w) + w * normal_pdf(w))
+    if act == GELU_TANH:
+        w, k = limited(s, number(GELU_TANH_FLAT, s)), number(K, s)
+        t = number(C, s) * (w * w)
+        y, slope = logistic(k * w * (one + t))
+        return g * (y + w * slope * (k * (one + number(3.0, s) * t)))
+    return g
+
+
+def _bias_act_of(act: int) -> Any:
+    def run(z, b, first, last):  # type: ignore[no-untyped-def]
+        for i in range(first * ROWS, min(last * ROWS, z.shape[0])):
+            for j in range(z.shape[1]):
+                z[i, j] = value(act, z[i, j] + b[j])
+
+    return jit.compiled(run)
+
+
+def _bias_and_act_of(act: int) -> Any:
+    def run(z, b, y, first, last):  # type: ignore[no-untyped-def]
+        for i in range(first * ROWS, min(last * ROWS, z.shape[0])):
+            for j in range(z.shape[1]):
+                u = z[i, j] + b[j]
+                z[i, j] = u
+                y[i, j] = value(act, u)
+
+    return jit.compiled(run)
+
+
+def _act_backward_of(act: int) -> Any:
+    def run(g, saved, dz, partials, first, last):  # type: ignore[no-untyped-def]
+        for block in range(first, last):
+            total = partials[block]
+            total[:] = 0
+            start, stop = block * ROWS, min((block + 1) * ROWS, g.shape[0])
+            fours = stop - (stop - start) % 4  # four rows together, because the sums are then loaded and stored a quarter as often
+            for i in range(start, fours, 4):
+                for j in range(g.shape[1]):
+                    d0, d1 = scaled(act, g[i, j], saved[i, j]), scaled(act, g[i + 1, j], saved[i + 1, j])
+                    d2, d3 = scaled(act, g[i + 2, j], saved[i + 2, j]), scaled(act, g[i + 3, j], saved[i + 3, j])
+                    dz[i, j], dz[i + 1, j], dz[i + 2, j], dz[i + 3, j] = d0, d1, d2, d3
+                    total[j] += (d0 + d1) + (d2 + d3)
+            for i in range(fours, stop):
+                for j in range(g.shape[1]):
+                    d = scaled(act, g[i, j], saved[i, j])
+                    dz[i, j] = d
+                    total[j] += d
+
+    return jit.compiled(run)
+
+
+_BIAS_ACT = {act: (_bias_act_of if act in linear.FROM_Y else _bias_and_act_of)(code) for act, code in linear.CODES.items()}
+_ACT_BACKWARD = {act: _act_backward_of(linear.CODES[act]) for act in linear.VALUES}
+
+
+@jit.compiled
+def _sums(g, partials, first, last):  # type: ignore[no-untyped-def]
+    for block in range(first, last):
+        total = partials[block]
+        total[:] = 0
+        start, stop = block * ROWS, min((block + 1) * ROWS, g.shape[0])
+        fours = stop - (stop - start) % 4
+        for i in range(start, fours, 4):
+            for j in range(g.shape[1]):
+                total[j] += (g[i, j] + g[i + 1, j]) + (g[i + 2, j] + g[i + 3, j])
+        for i in range(fours, stop):
+            for j in range(g.shape[1]):
+                total[j] += g[i, j]
+
+
+@jit.compiled
+def _together(partials, wide, sums):  # type: ignore[no-untyped-def]
+    wide[:] = 0
+    for i in range(partials.shape[0]):
+        for j in range(partials.shape[1]):
+            wide[j] += partials[i, j]
+    for j in range(partials.shape[1]):
+        sums[j] = wide[j]
+
+
+def bias_act(z: Any, b: Any, *, act: str) -> Any:
+    """See :func:`gpugrad.kernels.linear._bias_act`."""
+    if not z.flags.c_contiguous:
+        return linear._bias_act(z, b, act=act)
+    b = np.zeros(z.shape[1], z.dtype) if b is None else b if b.flags.c_contiguous else b.copy()
+    if act in linear.FROM_Y:
+        _by_blocks(_BIAS_ACT[act], z, b)
+        return z
+    y = np.empty(z.shape, z.dtype)
+    _by_blocks(_BIAS_ACT[act], z, b, y)
+    return y
+
+
+def act_backward(g: Any, saved: Any, *, act: str) -> tuple[Any, Any]:
+    """See :func:`gpugrad.kernels.linear._act_backward`."""
+    g = g if g.flags.c_contiguous else g.copy()
+    saved = saved if saved.flags.c_contiguous else saved.copy()
+    dz = np.empty(g.shape, g.dtype)
+    partials = np.empty((-(-len(g) // ROWS), g.shape[1]), g.dtype)
+    _by_blocks(_ACT_BACKWARD[act], g, saved, dz, partials)
+    return dz, _added(partials)
+
+
+def column_sum(g: Any) -> Any:
+    """See :func:`gpugrad.kernels.linear._column_sum`."""
+    g = g if g.flags.c_contiguous else g.copy()
+    partials = np.empty((-(-len(g) // ROWS), g.shape[1]), g.dtype)
+    _by_blocks(_sums, g, partials)
+    return _added(partials)
+
+
+def _by_blocks(run: Any, x: Any, *arrays: Any) -> None:
+    """``run`` over the blocks of rows of x, on several threads where there are enough of them."""
+    blocks = -(-len(x) // ROWS)
+    if x.size < 2 * LEAST:
+        run(x, *arrays, 0, blocks)
+    else:
+        jit.split(lambda first, last: run(x, *arrays, first, last), blocks, -(-LEAST // (ROWS * x.shape[1])))
+
+
+def _added(partials: Any) -> Any:
+    if len(partials) == 1:
+        return partials[0]
+    sums = np.empty(partials.shape[1], partials.dtype)
+    _together(partials, np.empty(sums.shape), sums)
+    return sums
