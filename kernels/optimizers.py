@@ -146,7 +146,7 @@ def _wide(a: Any) -> Any:
 # ------------------------------------------------------------------------------------------------- arrays as the kernels take them
 
 
-def flattened(arrays: Sequence[Any], written: Sequence[int]) -> tuple[list[Any], list[tuple[Any, Any]]]:
+def flattened(arrays: Sequence[Any], written: Sequence[int]) -> tuple[list[Any], Sequence[tuple[Any, Any]]]:
     """Arrays of one shape with one axis, contiguous, all in one order; and (array, copy of it) of those that the kernel writes into but had to be copied.
 
     Missing ones are None and stay so. Arrays that are contiguous in Fortran's order are taken as they lie in memory.

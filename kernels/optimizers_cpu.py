@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,9 @@ def grad_norm(grads: Arrays) -> Any:
 
 def _update(kernel: Any, arrays: tuple[Any, ...], written: tuple[int, ...], options: Any) -> None:
     shape, dtype = arrays[0].shape, options.dtype
-    if all([a.flags.carray and a.shape == shape and a.dtype is dtype for a in arrays]):  # the usual case, in as few steps as can be
-        flat, copies = [a.reshape(-1) for a in arrays], []
+    copies: Sequence[tuple[Any, Any]] = ()
+    if all([a.flags.carray and a.shape == shape and a.dtype is dtype for a in arrays]):  # noqa: C419  # the usual case, in as little time as can be
+        flat = [a.reshape(-1) for a in arrays]
     elif arrays[0].dtype != dtype:
         raise TypeError(f"got arrays of {dtype} and {arrays[0].dtype}, expected one dtype: call once for each")
     else:

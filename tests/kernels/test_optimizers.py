@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_numbers_may_lie_in_device_memory(twin: str, dtype: Any) -> None:
                 adam(*b, lr=number(lr), step=number(7), norm=number(2.0), max_norm=0.5, decoupled=True, weight_decay=0.1)
                 sgd(a[0], a[1], a[2], lr=lr, momentum=0.9)
                 sgd(b[0], b[1], b[2], lr=number(lr), momentum=0.9)
-            for x, y in zip(sum(a, []), sum(b, [])):
+            for x, y in zip(itertools.chain(*a), itertools.chain(*b)):
                 assert_allclose(x, y, rtol=64 * np.finfo(dtype).eps, atol=64 * np.finfo(dtype).eps)  # 1 - beta^step loses three digits
 
 

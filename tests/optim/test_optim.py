@@ -1,17 +1,28 @@
-"""Optimizers against their formulas, written out on whole arrays; in blocks, on views, in complex numbers, on every device."""
+"""Optimizers against their formulas, written out on whole arrays: every option, dtype and device; views, complex numbers, clipping, state."""
+
+from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
-from gpugrad import nn, optim
+from gpugrad import kernels, nn, optim
+from gpugrad.cuda import emulator
+from gpugrad.kernels import optimizers
+from gpugrad.optim.optimizer import remembered
+from gpugrad.testing import agreement
+
+TWINS = ["reference", "cpu", pytest.param("cuda", marks=pytest.mark.skipif(not emulator.is_available(), reason="needs g++"))]
+every_twin = pytest.mark.parametrize("twin", TWINS)
 
 
-def sgd_by_the_book(p, grads, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False):
+def sgd_by_the_book(p, grads, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False):
     b = None
     for g in grads:
-        g = g + weight_decay * p
+        g = (-g if maximize else g) + weight_decay * p
         if momentum:
             b = g if b is None else momentum * b + (1 - dampening) * g
             g = g + momentum * b if nesterov else b
@@ -19,16 +30,18 @@ def sgd_by_the_book(p, grads, lr=1e-3, momentum=0, dampening=0, weight_decay=0, 
     return p
 
 
-def adam_by_the_book(p, grads, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, decoupled=False):
-    m = v = 0
+def adam_by_the_book(p, grads, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, amsgrad=False, maximize=False, decoupled=False):
+    m = v = largest = 0
     for t, g in enumerate(grads, 1):
+        g = -g if maximize else g
         if decoupled:
             p = p - lr * weight_decay * p
         else:
             g = g + weight_decay * p
         m = betas[0] * m + (1 - betas[0]) * g
         v = betas[1] * v + (1 - betas[1]) * g**2
-        p = p - lr * (m / (1 - betas[0] ** t)) / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+        largest = np.maximum(largest, v) if amsgrad else v
+        p = p - lr * (m / (1 - betas[0] ** t)) / (np.sqrt(largest / (1 - betas[1] ** t)) + eps)
     return p
 
 
@@ -36,17 +49,23 @@ def adamw_by_the_book(p, grads, weight_decay=1e-2, **options):
     return adam_by_the_book(p, grads, weight_decay=weight_decay, decoupled=True, **options)
 
 
+MOMENTA = [{}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.3}, {"momentum": 0.9, "nesterov": True}]
 CASES = [
+    *[
+        (optim.SGD, sgd_by_the_book, {"lr": 0.1, **momentum, "weight_decay": decay, "maximize": maximize})
+        for momentum, decay, maximize in itertools.product(MOMENTA, (0, 0.1), (False, True))
+    ],
+    *[
+        (make, book, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": decay, "amsgrad": amsgrad, "maximize": maximize})
+        for (make, book), decay, amsgrad, maximize in itertools.product(
+            ((optim.Adam, adam_by_the_book), (optim.AdamW, adamw_by_the_book)), (0, 0.3), (False, True), (False, True)
+        )
+    ],
     (optim.SGD, sgd_by_the_book, {}),
-    (optim.SGD, sgd_by_the_book, {"lr": 0.1, "weight_decay": 0.1}),
-    (optim.SGD, sgd_by_the_book, {"lr": 0.1, "momentum": 0.9}),
-    (optim.SGD, sgd_by_the_book, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
-    (optim.SGD, sgd_by_the_book, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
     (optim.Adam, adam_by_the_book, {}),
-    (optim.Adam, adam_by_the_book, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
     (optim.AdamW, adamw_by_the_book, {}),
-    (optim.AdamW, adamw_by_the_book, {"lr": 0.1, "weight_decay": 0.3}),
 ]
+every_case = pytest.mark.parametrize(("make", "by_the_book", "options"), CASES)
 
 
 def steps(make, p, grads, **options):
@@ -58,17 +77,54 @@ def steps(make, p, grads, **options):
     return o
 
 
-@pytest.mark.parametrize(("make", "by_the_book", "options"), CASES)
-@pytest.mark.parametrize("shape", [(), (0,), (3, 4), (1000,)])
-def test_formula(make, by_the_book, options, shape):
+@every_twin
+@every_case
+def test_fifty_steps(make, by_the_book, options, twin):
+    """Several parameters at once, and gradients that shrink, so that the largest square so far is not the last one."""
     rng = np.random.default_rng(0)
-    start, grads = np.asarray(rng.normal(size=shape)), [np.asarray(rng.normal(size=shape)) for _ in range(5)]
-    p = gg.tensor(start, requires_grad=True)
-    steps(make, p, grads, **options)
-    assert_allclose(p.numpy(), by_the_book(start, grads, **options), rtol=1e-10, atol=1e-13)
+    starts = [np.asarray(rng.normal(size=shape)) for shape in [(), (0,), (3, 4), (1000,)]]
+    grads = [[np.asarray(rng.normal(size=p.shape)) * np.exp(-0.05 * t) for p in starts] for t in range(50)]
+    for dtype, rtol in ((np.float64, 1e-11), (np.float32, 2e-4)):
+        params = [gg.tensor(p.astype(dtype), requires_grad=True) for p in starts]
+        o = make(params, **options)
+        with kernels.use(twin):
+            for gs in grads:
+                for p, g in zip(params, gs):
+                    p.grad = gg.tensor(g.astype(dtype))
+                o.step()
+        for i, (p, start) in enumerate(zip(params, starts)):
+            assert p.dtype == dtype
+            rounded = [g[i].astype(dtype).astype(float) for g in grads]
+            assert_allclose(p.numpy(), by_the_book(start.astype(dtype).astype(float), rounded, **options), rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize(("make", "by_the_book", "options"), CASES)
+@every_twin
+@every_case
+@pytest.mark.parametrize("dtype", agreement.dtypes()[2:], ids=str)
+def test_steps_in_16_bits_are_rounded_once(make, by_the_book, options, dtype, twin):
+    """Each of 20 steps, from what the last one left, to the nearest 16-bit number of the formula in float64."""
+    rng = np.random.default_rng(0)
+    p = gg.tensor(rng.normal(size=300).astype(dtype), requires_grad=True)
+    o = make([p], **options)
+    unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[dtype.name]
+    for _ in range(20):
+        exact = gg.tensor(p.data.astype(float), requires_grad=True)
+        other = make([exact], **options)
+        other.load_state_dict(o.state_dict())
+        p.grad = gg.tensor(rng.normal(size=300).astype(dtype))
+        exact.grad = gg.tensor(p.grad.data.astype(float))
+        with kernels.use(twin):
+            o.step()
+        with kernels.use("reference"):
+            other.step()
+        assert p.dtype == dtype
+        pairs = [(p.data, exact.data), *((o.state[p][k], v) for k, v in other.state.get(exact, {}).items() if k != "step")]
+        for got, expected in pairs:
+            assert got.dtype == dtype
+            assert_allclose(got.astype(float), expected, rtol=1.1 * unit, atol=1e-6)
+
+
+@every_case
 def test_on_every_device_in_float32(make, by_the_book, options, device):
     rng = np.random.default_rng(0)
     start, grads = rng.normal(size=(3, 4)).astype(np.float32), [rng.normal(size=(3, 4)).astype(np.float32) for _ in range(4)]
@@ -90,13 +146,29 @@ def test_views_and_other_layouts_are_updated_in_place():
         assert_allclose(view, adam_by_the_book(start, [g], lr=0.1), rtol=1e-12)
 
 
-def test_complex_parameters_are_pairs_of_real_ones():
-    start, g = np.array([1 + 2j, 3.0]), np.array([0.3 - 0.2j, 1j])
-    p = gg.tensor(start, requires_grad=True)
+@pytest.mark.parametrize("layout", ["C", "F", "strided"])
+def test_complex_parameters_are_pairs_of_real_ones(layout):
+    start, g = np.array([[1 + 2j, 3.0, 1j], [2.0, -1.0, 4j]]), np.array([[0.3 - 0.2j, 1j, 1.0], [1.0, 1 - 1j, 2.0]])
+    array = np.repeat(start, 2, axis=1)[:, ::2] if layout == "strided" else start.copy(layout)
+    p = gg.asarray(array).requires_grad_()
     p.grad = gg.tensor(g)
     optim.Adam([p], lr=0.1).step()
+    assert p.data is array
     expected = adam_by_the_book(start.real, [g.real], lr=0.1) + 1j * adam_by_the_book(start.imag, [g.imag], lr=0.1)
-    assert_allclose(p.numpy(), expected)
+    assert_allclose(array, expected)
+
+
+def test_dtypes_mix_in_a_group():
+    rng = np.random.default_rng(0)
+    starts = [rng.normal(size=2000).astype(t) for t in (np.float32, np.float64, np.float16, np.complex64, np.float32)]
+    params = [gg.tensor(a, requires_grad=True) for a in starts]
+    o = optim.SGD(params, lr=0.5, momentum=0.9)
+    for p, a in zip(params, starts):
+        p.grad = gg.tensor(a)
+    o.step()
+    for p, a in zip(params, starts):
+        assert p.dtype == a.dtype
+        assert_array_equal(p.numpy(), a * a.dtype.type(0.5))
 
 
 def test_parameter_groups_and_parameters_without_gradients():
@@ -145,6 +217,27 @@ def test_going_on_from_a_saved_state_is_going_on(make):
     assert saved["param_groups"][0]["params"] == [0]
 
 
+def test_a_state_as_pytorch_lays_it_out():
+    """The names, numbers and 0-d counts of a state dict of torch.optim, and one that lacks the newer options."""
+    p, q = (gg.tensor(np.ones(3), requires_grad=True) for _ in range(2))
+    saved = steps(optim.Adam, p, [np.arange(3.0), np.ones(3)], lr=0.1).state_dict()
+    assert sorted(saved["state"][0]) == ["exp_avg", "exp_avg_sq", "step"]
+    saved["state"][0]["step"] = gg.tensor(np.float32(2))
+    saved["param_groups"] = [{"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "params": [0]}]
+    q.data = p.data.copy()
+    o = optim.Adam([q])
+    o.load_state_dict(saved)
+    assert o.state[q]["step"] == 2
+    p.grad = q.grad = gg.tensor(np.ones(3))
+    o.step()
+    assert_allclose(q.numpy(), adam_by_the_book(np.ones(3), [np.arange(3.0), np.ones(3), np.ones(3)], lr=0.1))
+    sgd = optim.SGD([q], lr=0.1, momentum=0.9, dampening=0.5)
+    sgd.load_state_dict({"state": {0: {"momentum_buffer": None}}, "param_groups": [{"params": [0]}]})
+    before = q.numpy().copy()
+    sgd.step()
+    assert_allclose(q.numpy(), before - 0.1)  # the first step takes the gradient as it is
+
+
 def test_loading_a_state_that_does_not_fit_changes_nothing():
     p, q = gg.tensor(np.ones(3), requires_grad=True), gg.tensor(np.ones(2), requires_grad=True)
     saved = steps(optim.Adam, p, [np.ones(3)], lr=0.1).state_dict()
@@ -168,7 +261,8 @@ def test_errors():
         (lambda: optim.SGD([p, p]), ValueError, "more than once"),
         (lambda: optim.SGD([p], lr=-1), ValueError, "invalid lr: got -1"),
         (lambda: optim.SGD([p], lr=float("nan")), ValueError, "invalid lr"),
-        (lambda: optim.SGD([p], nesterov=True), ValueError, "Nesterov momentum requires a momentum and zero dampening"),
+        (lambda: optim.SGD([p], nesterov=True), ValueError, "Nesterov momentum requires a momentum and zero dampening: got momentum=0"),
+        (lambda: optim.SGD([p], max_grad_norm=0), ValueError, "invalid max_grad_norm: got 0, expected a positive number"),
         (lambda: optim.Adam([p], betas=(0.9, 1.0)), ValueError, "invalid betas"),
         (lambda: optim.Adam([{"params": [p], "momentum": 1}]), ValueError, "Adam has no option momentum"),
     ]
@@ -197,3 +291,230 @@ def test_a_line_is_learned_one_sample_at_a_time(capsys):
             ((y - w * x) ** 2).backward()
             o.step()
     assert (w * 4).item() == pytest.approx(8, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- clipping by the norm of all gradients
+
+
+MAKERS = [optim.SGD, lambda ps, **o: optim.SGD(ps, momentum=0.9, nesterov=True, **o), optim.AdamW]
+
+
+def with_gradients(device="cpu", dtypes=(np.float32, np.float32, np.float64)):
+    rng = np.random.default_rng(0)
+    params = [gg.tensor(rng.normal(size=shape).astype(dtype), requires_grad=True, device=device) for shape, dtype in zip([(70, 30), (), (3,)], dtypes)]
+    for p in params:
+        p.grad = gg.tensor(rng.normal(size=p.shape).astype(p.dtype), device=device)
+    return params
+
+
+def norm_of(params):
+    return np.sqrt(sum(float(np.sum(np.abs(p.grad.numpy().astype(complex)) ** 2)) for p in params))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("most", [0.5, 1e3])
+def test_clipping_in_the_step_is_clipping_before_it(make, most, device):
+    """Over all groups and dtypes together; the gradients themselves stay as they are."""
+    folded, before = with_gradients(device), with_gradients(device)
+    groups = lambda ps: [{"params": ps[:1]}, {"params": ps[1:], "lr": 0.3}]
+    o, plain = make(groups(folded), lr=0.1, max_grad_norm=most), make(groups(before), lr=0.1)
+    for _ in range(3):
+        kept = [p.grad.numpy().copy() for p in folded]
+        o.step()
+        for p, q, g in zip(folded, before, kept):
+            assert_array_equal(p.grad.numpy(), g)
+            q.grad = gg.tensor(g, device=device)
+        norm = optim.clip_grad_norm_(before, most)
+        assert_allclose(norm.item(), norm_of(folded), rtol=1e-6)
+        assert_allclose(norm_of(before), min(most, norm.item()), rtol=1e-4)
+        plain.step()
+    for p, q in zip(folded, before):
+        assert_allclose(p.numpy(), q.numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Halving(optim.Optimizer):
+    """p -= g / 2, with a running sum: what a user may write."""
+
+    def __init__(self, params, **options):
+        super().__init__(params, {}, **options)
+
+    def update(self, params, grads, states, group):
+        for p, g, s in zip(params, grads, remembered(states, "sum", params)):
+            s += g
+            p -= 0.5 * g
+
+
+def test_an_optimizer_that_knows_nothing_of_clipping_is_given_clipped_gradients(device):
+    params = with_gradients(device, (np.float16, np.float32, np.complex64))
+    starts, grads, norm = [p.numpy().copy() for p in params], [p.grad.numpy().copy() for p in params], norm_of(params)
+    o = Halving(params, max_grad_norm=0.5)
+    o.step()
+    for p, start, g in zip(params, starts, grads):
+        assert_array_equal(p.grad.numpy(), g)
+        assert_allclose(p.numpy(), start - 0.5 * g * (0.5 / norm), rtol=2e-3, atol=1e-4)
+    assert Halving(with_gradients()).step() is None
+
+
+def test_clip_grad_norm():
+    params = with_gradients()
+    params[1].grad = None
+    norm = norm_of([params[0], params[2]])
+    assert optim.clip_grad_norm_(iter(params), 2.0).item() == pytest.approx(norm)
+    assert norm_of([params[0], params[2]]) == pytest.approx(2.0, rel=1e-5)
+    kept = params[2].grad.numpy().copy()
+    assert optim.clip_grad_norm_(params[2], 100.0).dtype == np.float64
+    assert_array_equal(params[2].grad.numpy(), kept)
+    assert optim.clip_grad_norm_([params[1]], 1.0).item() == 0
+    params[2].grad.data[1] = np.inf
+    with pytest.raises(RuntimeError, match="norm of the gradients is inf"):
+        optim.clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
+    assert params[2].grad.numpy()[0] == kept[0]
+    with np.errstate(invalid="ignore"):
+        optim.clip_grad_norm_(params, 1.0)
+    assert_array_equal(params[2].grad.numpy(), [0, np.nan, 0])
+
+
+def test_backward_after_clipping_notices():
+    x = gg.tensor([1.0, 2.0], requires_grad=True)
+    x.grad = gg.tensor([3.0, 4.0])
+    y = gg.sum(x.grad * x)
+    optim.clip_grad_norm_(x, 1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
+# ------------------------------------------------------------------------------------------------- counts and learning rates
+
+
+def test_parameters_at_different_steps():
+    """Those without a gradient wait, and keep a count of their own."""
+    rng = np.random.default_rng(0)
+    starts, grads = rng.normal(size=(3, 1500)), rng.normal(size=(6, 3, 1500))
+    params = [gg.tensor(a, requires_grad=True) for a in starts]
+    for make, book in ((lambda p: optim.Adam(p, lr=0.1), adam_by_the_book), (lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), None)):
+        for p, a in zip(params, starts):
+            p.data = a.copy()
+        o = make(params)
+        taken = [[], [], []]
+        for t in range(6):
+            for i, p in enumerate(params):
+                present = t % (i + 1) == 0
+                p.grad = gg.tensor(grads[t, i]) if present else None
+                taken[i] += [grads[t, i]] * present
+            o.step()
+        for p, a, gs in zip(params, starts, taken):
+            options = {} if book else {"momentum": 0.9, "dampening": 0.5}
+            assert_allclose(p.numpy(), (book or sgd_by_the_book)(a, gs, lr=0.1, **options), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [optim.Adam, optim.AdamW])
+def test_counts_in_device_memory(make, device):
+    """Shared while parameters step together; a parameter that stays behind keeps its own; saved and loaded."""
+    rng = np.random.default_rng(0)
+    starts, grads = rng.normal(size=(2, 40)), rng.normal(size=(6, 2, 40))
+    results = []
+    for capturable in (False, True):
+        params = [gg.tensor(a, requires_grad=True, device=device) for a in starts]
+        o = make(params, lr=0.1, capturable=capturable)
+        for t in range(6):
+            for i, p in enumerate(params):
+                p.grad = gg.tensor(grads[t, i], device=device) if (t, i) != (2, 1) else None
+            o.step()
+            if capturable:
+                counts = [o.state[p]["step"] for p in params]
+                assert [float(c) for c in counts] == [t + 1, t + 1 - (t >= 2)]
+                assert counts[0].dtype == np.float64
+                assert (counts[0] is counts[1]) == (t < 2)
+            if t == 3:
+                saved, o = o.state_dict(), make(params, lr=0.1)
+                o.load_state_dict(saved)
+        results.append([p.numpy() for p in params])
+    assert_allclose(results[0], results[1], rtol=1e-12)
+
+
+def test_a_loaded_count_goes_where_it_belongs():
+    p, q = with_gradients()[:2]
+    o = optim.Adam([p, q], capturable=True)
+    o.step()
+    saved = o.state_dict()
+    saved["param_groups"][0]["capturable"] = False
+    o.load_state_dict(saved)
+    assert [o.state[t]["step"] for t in (p, q)] == [1, 1]
+    saved["param_groups"][0]["capturable"] = True
+    o.load_state_dict(saved)
+    assert o.state[p]["step"] is o.state[q]["step"]
+    assert o.state[p]["step"] is not saved["state"][0]["step"].data
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_learning_rate_in_device_memory(make, device):
+    """What is written into it counts from the next step on."""
+    params, others = with_gradients(device), with_gradients(device)
+    lr = gg.tensor(np.array(0.1), device=device)
+    o, plain = make(params, lr=lr), make(others, lr=0.1)
+    for rate in (0.1, 0.1, 0.02):
+        lr.data[...] = rate
+        plain.param_groups[0]["lr"] = rate
+        o.step()
+        plain.step()
+    for p, q in zip(params, others):
+        assert_allclose(p.numpy(), q.numpy(), rtol=1e-5, atol=1e-6)
+    saved = o.state_dict()
+    again = make(params)
+    again.load_state_dict(saved)
+    lr.data[...] = 5.0
+    assert float(again.param_groups[0]["lr"].data) == 0.02
+
+
+def test_a_learning_rate_on_another_device_is_refused(fake_cupy):
+    p = with_gradients()[0]
+    o = optim.SGD([p], lr=gg.tensor(0.1, device="cuda"))
+    with pytest.raises(gg.backend.DeviceError):
+        o.step()
+
+
+def test_two_devices_in_one_optimizer(fake_cupy):
+    """Clipped by the norm of both; each is updated where it lies."""
+    params, alike = with_gradients(), with_gradients()
+    for i, d in enumerate(("cuda:0", "cuda:1")):
+        g = params[i].grad.data
+        params[i] = gg.tensor(params[i].data, device=d, requires_grad=True)
+        params[i].grad = gg.tensor(g, device=d)
+    for ps in (params, alike):
+        optim.Adam(ps, lr=0.1, max_grad_norm=0.5, eps=1e-2).step()
+    for p, q in zip(params, alike):
+        assert_allclose(p.numpy(), q.numpy(), rtol=1e-5, atol=1e-6)
+    assert [p.device for p in params] == ["cuda:0", "cuda:1", "cpu"]
+
+
+def test_what_is_remembered_is_marked_as_written():
+    p = with_gradients()[0]
+    o = optim.Adam([p], lr=0.1)
+    o.step()
+    m, x = o.state_dict()["state"][0]["exp_avg"], gg.tensor(np.ones_like(p.data), requires_grad=True)
+    y = gg.sum(m * x)
+    o.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
+@every_twin
+def test_a_nan_gradient_is_seen(twin):
+    """In its own place without clipping, everywhere with it."""
+    for most, bad in ((None, 1), (1.0, 2100)):
+        p = with_gradients()[0]
+        p.grad.data[3, 4] = np.nan
+        with kernels.use(twin):
+            optim.AdamW([p], lr=0.1, max_grad_norm=most).step()
+        assert np.isnan(p.numpy()).sum() == bad
+
+
+@pytest.mark.skipif(not emulator.is_available(), reason="needs g++")
+def test_all_parameters_are_updated_in_one_launch(monkeypatch):
+    launched = []
+    launch = optimizers.source.launch
+    monkeypatch.setattr(type(optimizers.source), "launch", lambda self, entry, *args, **o: launched.append(entry) or launch(entry, *args, **o))
+    with kernels.use("cuda"):
+        optim.Adam(with_gradients(dtypes=[np.float32] * 3), max_grad_norm=1.0).step()
+        optim.SGD(with_gradients(dtypes=[np.float32] * 3), momentum=0.9).step()
+    assert launched == ["squares", "norm_of_squares", "adam", "sgd"]
