@@ -79,14 +79,33 @@ def test_any_sizes(sizes: list[int], dtype: Any) -> None:
 @every_twin
 def test_more_pieces_than_blocks_and_thousands_of_arrays(twin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizers, "_MOST_BLOCKS", 3)
-    params, grads = lists([5 * PIECE + 1] + [1, 2, 3] * 700, 2)
-    expected = [p - np.float32(0.1) * g for p, g in zip(params, grads)]
+    before = lists([5 * PIECE + 1] + [1, 2, 3] * 700, 4)
+    expected = [adam_by_the_book(*arrays, lr=0.1, step=2, norm=0.0, max_norm=1.0) for arrays in zip(*wide(before))]
+    descended = [p - np.float32(0.1) * g for p, g in zip(before[0], before[1])]
+    after, other = copies(before), copies(before)
     with kernels.use(twin):
-        sgd(params, grads, None, lr=0.1)
-        norm = grad_norm(grads)
-    for p, e in zip(params, expected):
-        assert_allclose(p, e, rtol=1e-6, atol=1e-7)
-    assert_allclose(norm, np.linalg.norm(np.concatenate(grads).astype(float)), rtol=1e-12)
+        adam(*after, lr=0.1, step=2)
+        sgd(other[0], other[1], None, lr=0.1)
+        norm = grad_norm(before[1])
+    for p, (e, _, _), q, d in zip(after[0], expected, other[0], descended):
+        assert_allclose(p, e, rtol=1e-6, atol=1e-6)
+        assert_allclose(q, d, rtol=1e-6, atol=1e-7)
+    assert_allclose(norm, np.linalg.norm(np.concatenate(before[1]).astype(float)), rtol=1e-12)
+
+
+@pytest.mark.skipif(not emulator.is_available(), reason="needs g++")
+def test_more_than_two_to_the_31_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros take no memory until they are written, and only the last block runs."""
+    monkeypatch.setattr(optimizers, "_MOST_BLOCKS", 1 << 30)
+    n = 2**31 + 5
+    try:
+        params, grads = [np.zeros(n, np.float16)], [np.zeros(n, np.float16)]
+    except MemoryError:
+        pytest.skip("no room for 8 GiB of addresses")
+    grads[0][-2:] = 1, 2
+    with kernels.use("cuda"), emulator.blocks([n // PIECE]):
+        sgd(params, grads, None, lr=0.5)
+    assert_array_equal(params[0][-4:], [0, 0, -0.5, -1])
 
 
 @every_twin
