@@ -6,7 +6,6 @@ Z + b: seen from the value of a sigmoid near 1, say, it has lost its digits. In 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,31 +15,45 @@ import numpy as np
 from gpugrad.backend import namespace
 from gpugrad.cuda.loader import Source
 from gpugrad.kernels.kernel import Kernel
-from gpugrad.ops.activations import gelu, relu, sigmoid, sigmoid_slope, silu, where_positive
-from gpugrad.ops.elementwise import tanh
+from gpugrad.ops.activations import sigmoid, sigmoid_slope, where_positive
 from gpugrad.ops.erf import erfc
 from gpugrad.ops.fit import in_float32, is_half
 from gpugrad.tape import is_inexact
 
 SOURCE = Source("linear.cu", "activations.cuh")
 
-VALUES: dict[str, Callable[[Any], Any]] = {
-    "relu": relu, "tanh": tanh, "sigmoid": sigmoid, "silu": silu, "gelu": gelu, "gelu_tanh": functools.partial(gelu, approximate="tanh"),
-}  # fmt: skip
-CODES = {act: code for code, act in enumerate(("none", *VALUES))}  # as in activations.cuh
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh")
+CODES = {act: code for code, act in enumerate(("none", *ACTIVATIONS))}  # as in activations.cuh
 FROM_Y = ("none", "relu", "tanh")  # whose slope is taken from the value
 
 GELU_TANH = math.sqrt(8 / math.pi), 0.044715  # k and c in gelu_tanh(z) = z sigmoid(u), u = k z (1 + c z^2)
 FLAT = {"silu": 1000.0, "gelu": 40.0, "gelu_tanh": 30.0}  # where the slope has become 0 or 1, also in float64; farther out it would be inf * 0
 
+_OPERATIONS: list[Any] = [sigmoid, sigmoid_slope, erfc, where_positive]
+_sigmoid, _sigmoid_slope, _erfc, _where_positive = (f.op.f for f in _OPERATIONS)  # as functions of plain arrays, of which the tape sees nothing
+
+
+def _normal_cdf(z: Any) -> Any:
+    return 0.5 * _erfc(z * -math.sqrt(0.5))
+
+
+def _gelu_tanh(z: Any) -> Any:
+    k, c = GELU_TANH
+    return z * _sigmoid(z * k * (1 + z * z * c))
+
+
+VALUES: dict[str, Callable[[Any], Any]] = {
+    "tanh": np.tanh, "sigmoid": _sigmoid, "silu": lambda z: z * _sigmoid(z), "gelu": lambda z: z * _normal_cdf(z), "gelu_tanh": _gelu_tanh,
+}  # fmt: skip
+
 
 def _silu_slope(z: Any) -> Any:
-    return sigmoid(z) + np.clip(z, -FLAT["silu"], FLAT["silu"]) * sigmoid_slope(z)
+    return _sigmoid(z) + np.clip(z, -FLAT["silu"], FLAT["silu"]) * _sigmoid_slope(z)
 
 
 def _gelu_slope(z: Any) -> Any:
     w = np.clip(z, -FLAT["gelu"], FLAT["gelu"])
-    return 0.5 * erfc(w * -math.sqrt(0.5)) + w * (np.exp(-0.5 * (w * w)) * (1 / math.sqrt(2 * math.pi)))
+    return _normal_cdf(w) + w * (np.exp(-0.5 * (w * w)) * (1 / math.sqrt(2 * math.pi)))
 
 
 def _gelu_tanh_slope(z: Any) -> Any:
@@ -48,11 +61,11 @@ def _gelu_tanh_slope(z: Any) -> Any:
     w = np.clip(z, -FLAT["gelu_tanh"], FLAT["gelu_tanh"])
     t = c * (w * w)
     u = k * w * (1 + t)
-    return sigmoid(u) + w * sigmoid_slope(u) * (k * (1 + 3 * t))
+    return _sigmoid(u) + w * _sigmoid_slope(u) * (k * (1 + 3 * t))
 
 
 SLOPES: dict[str, Callable[[Any], Any]] = {
-    "tanh": lambda y: (1 - y) * (1 + y), "sigmoid": sigmoid_slope, "silu": _silu_slope, "gelu": _gelu_slope, "gelu_tanh": _gelu_tanh_slope,
+    "tanh": lambda y: (1 - y) * (1 + y), "sigmoid": _sigmoid_slope, "silu": _silu_slope, "gelu": _gelu_slope, "gelu_tanh": _gelu_tanh_slope,
 }  # fmt: skip
 
 
@@ -88,12 +101,12 @@ def _bias_act(z: Any, b: Any, *, act: str) -> Any:
 
 def _act_backward(g: Any, saved: Any, *, act: str) -> tuple[Any, Any]:
     """``dz = g * act'(z)`` and the sums of its columns, of g (rows, columns) and of what ``bias_act`` left in z, of the same shape."""
-    dtype = g.dtype
     _check_real(g, act)
-    if is_half(dtype):
-        g, saved = g.astype(np.float32), saved.astype(np.float32)
-    dz = where_positive(g, saved) if act == "relu" else g * SLOPES[act](saved)
-    return dz.astype(dtype, copy=False), _column_sum(dz).astype(dtype, copy=False)
+    if is_half(g.dtype):
+        dz, db = _act_backward(g.astype(np.float32), saved.astype(np.float32), act=act)
+        return dz.astype(g.dtype), db.astype(g.dtype)
+    dz = _where_positive(g, saved) if act == "relu" else g * SLOPES[act](saved)
+    return dz, _column_sum(dz)
 
 
 def _column_sum(g: Any) -> Any:
@@ -176,7 +189,7 @@ def _bias_samples(rng: np.random.Generator, dtype: Any) -> Samples:
 
 def _backward_samples(rng: np.random.Generator, dtype: Any) -> Samples:
     """Cotangents of one sign: where sums cancel, their size says nothing about the errors to expect."""
-    zs = [(act, _normal(rng, s, dtype)) for act in VALUES for s in _SHAPES]
+    zs = [(act, _normal(rng, s, dtype)) for act in ACTIVATIONS for s in _SHAPES]
     return [((np.abs(_normal(rng, z.shape, dtype)), np.tanh(z) if act == "tanh" else z), {"act": act}) for act, z in zs]
 
 

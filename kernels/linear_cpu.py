@@ -17,7 +17,6 @@ from gpugrad.kernels import linear
 from gpugrad.kernels.elementary_cpu import exp, normal_cdf, normal_pdf, sigmoid, tanh
 
 ROWS = 64
-LEAST = 1 << 17  # elements for which another thread pays
 
 RELU, TANH, SIGMOID, SILU, GELU, GELU_TANH = (linear.CODES[act] for act in ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh"))
 K, C = linear.GELU_TANH
@@ -137,7 +136,7 @@ def _act_backward_of(act: int) -> Any:
 
 
 _BIAS_ACT = {act: (_bias_act_of if act in linear.FROM_Y else _bias_and_act_of)(code) for act, code in linear.CODES.items()}
-_ACT_BACKWARD = {act: _act_backward_of(linear.CODES[act]) for act in linear.VALUES}
+_ACT_BACKWARD = {act: _act_backward_of(linear.CODES[act]) for act in linear.ACTIVATIONS}
 
 
 @jit.compiled
@@ -199,10 +198,10 @@ def column_sum(g: Any) -> Any:
 def _by_blocks(run: Any, x: Any, *arrays: Any) -> None:
     """``run`` over the blocks of rows of x, on several threads where there are enough of them."""
     blocks = -(-len(x) // ROWS)
-    if x.size < 2 * LEAST:
+    if x.size < 2 * jit.LEAST:
         run(x, *arrays, 0, blocks)
     else:
-        jit.split(lambda first, last: run(x, *arrays, first, last), blocks, -(-LEAST // (ROWS * x.shape[1])))
+        jit.split(lambda first, last: run(x, *arrays, first, last), blocks, -(-jit.LEAST // (ROWS * x.shape[1])))
 
 
 def _added(partials: Any) -> Any:

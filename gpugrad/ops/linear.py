@@ -8,12 +8,12 @@ operations, so derivatives of any order follow.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpugrad.kernels import linear as kernels
 from gpugrad.ops import reduce
-from gpugrad.ops.activations import sigmoid_slope
+from gpugrad.ops.activations import gelu, relu, sigmoid, sigmoid_slope, silu
 from gpugrad.ops.elementwise import clip, exp, tanh
 from gpugrad.ops.fit import broadcast_to, shape_of
 from gpugrad.ops.linalg import matmul, matmul_value
@@ -22,7 +22,9 @@ from gpugrad.ops.rules import linear as linear_map
 from gpugrad.ops.shape import as_array, reshape
 from gpugrad.tape import is_inexact
 
-ACTIVATIONS = tuple(kernels.CODES)
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "none": lambda z: z, "relu": relu, "tanh": tanh, "sigmoid": sigmoid, "silu": silu, "gelu": gelu, "gelu_tanh": lambda z: gelu(z, "tanh"),
+}  # fmt: skip
 
 column_sum = linear_map(
     "column_sum",
@@ -78,7 +80,7 @@ _act_backward = general(
     _act_backward_jvp,
     samples=[
         Sample((3, 4), (3, 4), domain=((-2.0, 2.0), (0.1, 0.9) if act == "relu" else (-0.9, 0.9) if act == "tanh" else (-3.0, 3.0)), act=act)
-        for act in kernels.VALUES
+        for act in kernels.ACTIVATIONS
     ],
     doc="``dz = g act'(z)`` and the sums of its columns, where ``saved`` is the value of relu and tanh, and z of the other activations.",
 )
@@ -166,7 +168,7 @@ _from_z = general(
     _value,
     _from_z_vjp,
     _from_z_jvp,
-    samples=[Sample(*s, act=act) for act in kernels.VALUES if act not in kernels.FROM_Y for s in _SHAPES],
+    samples=[Sample(*s, act=act) for act in kernels.ACTIVATIONS if act not in kernels.FROM_Y for s in _SHAPES],
     doc="act(Z) and Z = X W + b, for the other activations.",
 )
 
@@ -186,7 +188,7 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str = "none") -> A
         raise ValueError(
             f"linear: got x of shape {m}, weight {n}, bias {None if bias is None else shape_of(bias)}; expected x (..., in), weight (in, out), bias (out,)"
         )
-    if activation not in kernels.CODES:
+    if activation not in ACTIVATIONS:
         raise ValueError(f"linear: got activation {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
     x, weight, bias = as_array(x), as_array(weight), None if bias is None else as_array(bias)
     if len(m) != 2:
@@ -196,5 +198,5 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str = "none") -> A
         return matmul(x, weight) if bias is None else _linear(x, weight, bias)
     dtype = x.dtype
     if weight.dtype != dtype or (bias is not None and bias.dtype != dtype) or dtype.kind == "c" or not is_inexact(dtype):
-        return kernels.VALUES[activation](linear(x, weight, bias))
+        return ACTIVATIONS[activation](linear(x, weight, bias))
     return _from_y(x, weight, bias, act=activation) if activation in kernels.FROM_Y else _from_z(x, weight, bias, act=activation)[0]
