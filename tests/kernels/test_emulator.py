@@ -274,6 +274,9 @@ def test_all_16_bit_floats_widen_exactly(dtype: Any) -> None:
     np.testing.assert_array_equal(y[there].view(np.uint32), expected[there].view(np.uint32))
 
 
+NANS = np.array([0x7F800001, 0x7FFFFFFF, 0xFF800001, 0xFFFFFFFF, 0x7FC00001], np.uint32).view(np.float32)  # which a careless rounding makes inf or zero
+
+
 @pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
 def test_narrowing_rounds_to_even(dtype: Any) -> None:
     """Every value, the middles between neighbours, and what lies just beside them: ties, subnormal numbers, the step to infinity, nan."""
@@ -285,7 +288,7 @@ def test_narrowing_rounds_to_even(dtype: Any) -> None:
     step = largest + (finite[-1].astype(np.float64) - finite[-2]) / 2  # where infinity begins
     with np.errstate(all="ignore"):
         x = np.concatenate([values, middles, [step], beyond, -beyond, [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45]]).astype(np.float32)
-        x = np.concatenate([x, np.nextafter(x, np.float32(np.inf)), np.nextafter(x, np.float32(-np.inf)), RNG.normal(size=1000).astype(np.float32)])
+        x = np.concatenate([x, np.nextafter(x, np.float32(np.inf)), np.nextafter(x, np.float32(-np.inf)), RNG.normal(size=1000).astype(np.float32), NANS])
         expected = x.astype(dtype)
     y = np.zeros(x.size, dtype)
     FEATURES.launch("narrow", dtype, -(-x.size // 256), 256, x, y, x.size)
@@ -327,6 +330,9 @@ def test_tf32() -> None:
     PRODUCT.launch("to_tf32", np.float32, 1, 32, special, y, special.size)
     np.testing.assert_array_equal(y, [np.inf, -np.inf, np.nan, 0.0, -0.0, np.inf])
     assert np.signbit(y[4])
+    y = np.zeros_like(NANS)
+    PRODUCT.launch("to_tf32", np.float32, 1, 32, NANS, y, NANS.size)
+    assert np.isnan(y).all()
 
 
 # ------------------------------------------------------------------------------------------------- planted bugs
@@ -535,7 +541,7 @@ def limits(tmp_path: Path) -> Source:
     (tmp_path / "limits.cu").write_text(
         'const int WIDE = 64;\nextern "C" __global__ void __launch_bounds__(2 * WIDE, 1) bounded(int64 *y) { *y = blockDim.x; }\n'
         'extern "C" __global__ void large(int64 *y) { __shared__ double tile[6200]; tile[threadIdx.x] = 1; __syncthreads(); *y = (int64)tile[0]; }\n'
-        'extern "C" __global__ void small(int64 *y) { __shared__ double tile[100]; tile[threadIdx.x] = 1; __syncthreads(); *y = (int64)tile[0]; }\n'
+        'extern "C" __global__ void small(int64 *y) { __shared__ double tile[60], other[40]; tile[threadIdx.x] = other[threadIdx.x] = 1; __syncthreads(); *y = (int64)(tile[0] + other[0]); }\n'
         'extern "C" __global__ void div(int64 *y) { *y = 3; }\n'
     )
     return Source("limits.cu", folder=tmp_path)
