@@ -4,8 +4,9 @@ MKL takes the large products of two matrices of float32 or of float64 whose memo
 once, by the first product. ``GPUGRAD_BLAS=mkl`` or ``numpy`` in the environment makes it.
 
 MKL computes in its mode of reproducible results, in which the bits of a product depend neither on where the arrays lie nor on the number of threads.
-Its threads go to sleep when a product is done, and do not spin beside those of the kernels, unless ``KMP_BLOCKTIME`` says otherwise. There are as many
-as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, or as the kernels use (``GPUGRAD_NUM_THREADS``).
+Its threads wait 0.2 ms for the next product and then sleep, unless ``KMP_BLOCKTIME`` says otherwise: at 0 waking them costs what MKL gains, and left to
+itself OpenMP has them spin beside those of the kernels for 200 ms. There are as many threads as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else
+as the kernels use (``GPUGRAD_NUM_THREADS``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 
 from gpugrad.parallel import threads
 
-LEAST = 1 << 22  # multiplications: below, the call and the waking of threads cost more than MKL gains
+LEAST = 1 << 25  # multiplications: below, the call and the meeting of threads cost what MKL gains
 _LIBRARY = re.compile(r"libmkl_rt\.so\.\d+|libmkl_rt\.\d+\.dylib|mkl_rt\.\d+\.dll")
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112  # CBLAS
 _AUTO, _STRICT = 2, 0x10000  # MKL_CBWR: the fastest branch of this processor, and the same bits for any number of threads
@@ -155,7 +156,7 @@ def library() -> Path | None:
 
 def _load(path: Path) -> tuple[Any, dict[Any, Gemm]]:
     gemms: dict[Any, Gemm] = {}
-    with _defaults(KMP_BLOCKTIME="0"):  # read when MKL starts its threads, which the last line here makes it do
+    with _defaults(KMP_BLOCKTIME="200us"):  # read when MKL starts its threads, which the last line here makes it do
         mkl = ctypes.CDLL(str(path))
         if not os.environ.get("MKL_CBWR") and mkl.MKL_CBWR_Set(_AUTO | _STRICT):
             mkl.MKL_CBWR_Set(_AUTO)  # where there is no strict mode (before AVX2): the same bits for the same number of threads
