@@ -29,6 +29,7 @@ from gpugrad.autograd import (  # noqa: F401
     set_grad_enabled,
 )
 from gpugrad.backend import DeviceError  # noqa: F401
+from gpugrad.blas import get_matmul_precision, set_matmul_precision  # noqa: F401
 from gpugrad.creation import (  # noqa: F401
     arange,
     array,

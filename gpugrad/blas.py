@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad import backend
 from gpugrad.parallel import threads
 
 LEAST = 1 << 25  # multiplications: below, the call and the meeting of threads cost what MKL gains
@@ -35,6 +36,7 @@ _MOST = 2**31 - 1
 Gemm = tuple[Callable[..., None], int]  # the function, and the bytes of an element
 _gemms: dict[Any, Gemm] | None = None  # by dtype: empty where NumPy computes, None before the choice
 _mkl: Any = None
+_precision = "highest"
 _lock = threading.Lock()
 
 
@@ -52,6 +54,30 @@ def matmul(a: Any, b: Any, out: Any = None) -> Any:
             if y is not None:
                 return y
     return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
+
+
+def set_matmul_precision(precision: str) -> None:
+    """How exact products of float32 matrices are on a GPU.
+
+    "highest" (at first) computes them in float32. "tf32" rounds what is multiplied to 10 bits after the point, sums in float32, and is several times
+    as fast on a GPU of compute capability 8.0 or higher. It holds for the process; products of batches of matrices stay in float32, and on the CPU nothing changes.
+
+    Raises:
+        ValueError: neither of them.
+        gpugrad.backend.DeviceError: "tf32" without a GPU.
+    """
+    global _precision
+    if precision not in ("highest", "tf32"):
+        raise ValueError(f"set_matmul_precision: got {precision!r}, expected 'highest' or 'tf32'")
+    if precision != _precision:
+        linalg = backend.cupy()._core._routines_linalg
+        linalg.set_compute_type(np.dtype(np.float32), linalg.COMPUTE_TYPE_TF32 if precision == "tf32" else linalg.COMPUTE_TYPE_DEFAULT)
+        _precision = precision
+
+
+def get_matmul_precision() -> str:
+    """What :func:`set_matmul_precision` was last told, "highest" at first."""
+    return _precision
 
 
 def _product(gemm: Gemm, a: Any, b: Any, out: Any) -> Any:

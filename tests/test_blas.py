@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import gpugrad as gg
-from gpugrad import blas, cli
+from gpugrad import backend, blas, cli
 
 RNG = np.random.default_rng(0)
 HAS_MKL = blas.library() is not None and os.environ.get("GPUGRAD_BLAS") != "numpy"
@@ -382,3 +382,29 @@ def test_large_products_are_mkls() -> None:
         patch.setattr(blas, "_gemms", gemms)
         np.testing.assert_allclose(blas.matmul(a, b), a @ b, atol=1e-11)
     assert len(made) == 1
+
+
+def test_precision_of_products_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    linalg = SimpleNamespace(set_compute_type=lambda dtype, kind: told.append((dtype, kind)), COMPUTE_TYPE_TF32="tf32", COMPUTE_TYPE_DEFAULT="default")
+    monkeypatch.setattr(backend, "cupy", lambda: SimpleNamespace(_core=SimpleNamespace(_routines_linalg=linalg)))
+    assert gg.get_matmul_precision() == "highest"
+    for precision in ("highest", "tf32", "tf32", "highest"):
+        gg.set_matmul_precision(precision)
+        assert gg.get_matmul_precision() == precision
+    assert told == [(np.dtype(np.float32), "tf32"), (np.dtype(np.float32), "default")]
+    with pytest.raises(ValueError, match="'medium', expected 'highest' or 'tf32'"):
+        gg.set_matmul_precision("medium")
+
+
+@pytest.mark.gpu
+def test_tf32_is_less_exact_and_goes_away_again() -> None:
+    cp = backend.cupy()
+    a, b = (cp.asarray(np.random.default_rng(i).normal(size=(512, 512)).astype(np.float32)) for i in range(2))
+    truth = a.get().astype(float) @ b.get()
+    errors = []
+    for precision in ("highest", "tf32", "highest"):
+        gg.set_matmul_precision(precision)
+        errors.append(np.abs(gg.matmul(a, b).get() - truth).max())
+    assert errors[0] == errors[2] < 1e-3
+    assert int(cp.cuda.Device().compute_capability) < 80 or errors[1] > 2 * errors[0]
