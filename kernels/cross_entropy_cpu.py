@@ -59,7 +59,7 @@ def cross_entropy(
     else:
         jit.split(rows, n, max(1, _PIECE // classes))
     if reduction != "none":
-        losses = dtype.type(_sum(losses) / divisor if divisor else _sum(losses) * np.inf)
+        losses = dtype.type(_mean(losses[None], divisor))
     return losses, residual if with_residual else None
 
 
@@ -76,119 +76,151 @@ def _count(labels, weight, classes, ignore_index):  # type: ignore[no-untyped-de
     return -1, total
 
 
+# Rows are taken by number: an array of one row's own would be counted (incref, decref) each time, at the cost of ten elements.
+
+_Q, _TERMS = 0, 1  # rows of scratch
+
+
 @jit.compiled
 def _rows(x, bits, labels, probabilities, weight, keep, spread, ignore_index, scale, losses, maxima, residual, start, stop):  # type: ignore[no-untyped-def]
     """losses[i] and residual[i] for the rows from start to stop. q_c = weight_c (keep t_c + spread); no weights are ones."""
     classes = x.shape[1]
-    many = max(1, _BLOCK // classes)
-    memory = np.empty((0 if residual.size else min(many, stop - start), classes), x.dtype)
-    t = np.zeros(0 if probabilities.size else classes, x.dtype)
-    w = weight if weight.size else np.ones(classes, x.dtype)
+    many = max(1, min(_BLOCK // classes, stop - start))
+    memory = np.empty((0 if residual.size else many, classes), x.dtype)
+    factors, arguments = np.empty(many), np.empty(many)  # loss = cost + factor log1p(argument): a loop over the block, because alone log1p is slow
+    plain = probabilities.size == 0 and spread == 0
+    scratch = np.empty((2, 0 if plain else classes), x.dtype)
+    w = weight if plain or weight.size else np.ones(classes, x.dtype)
     for first in range(start, stop, many):
-        last = min(first + many, stop)
-        z = residual[first:last] if residual.size else memory[: last - first]
-        for i in range(first, last):
-            maxima[i] = _maximum(bits[i])  # which losses[i] reads as a float
-            row, out, m = x[i], z[i - first], losses[i]
-            for c in range(classes):
-                out[c] = row[c] - m
-        flat = z.reshape(-1)
-        for j in range(flat.size):
-            flat[j] = exp(flat[j])
-        for i in range(first, last):
-            row, e, m = x[i], z[i - first], losses[i]
-            rest = _rest(row, e, m) + (m - m)  # nan of an infinite m
-            if probabilities.size:
-                total, others, cost = _targets(row, m, probabilities[i], w, keep, spread)
-            elif labels[i] == ignore_index:
-                losses[i] = 0
-                e[:] = 0
-                continue
-            elif spread > 0:
-                t[labels[i]] = 1
-                total, others, cost = _targets(row, m, t, w, keep, spread)
-            else:
-                label = labels[i]
-                v = np.float64(row[label])
-                total = np.float64(w[label])
-                others = 0.0 if row[label] == m else total
-                cost = total * (m - v) if total != 0 else 0.0
-            losses[i] = total * log1p(rest) + cost
-            if residual.size:
-                f = x.dtype.type(scale * total / (1 + rest))
-                s = x.dtype.type(scale)
-                if probabilities.size or spread > 0:
-                    target = probabilities[i] if probabilities.size else t
-                    for c in range(classes):
-                        e[c] = f * e[c] - s * (w[c] * (keep * target[c] + spread))
-                else:
-                    for c in range(classes):
-                        e[c] *= f
-                    e[labels[i]] -= s * w[labels[i]]
-                if rest < 1 and total / (1 + rest) + (total - others) > total:
-                    e[_where(row, m)] = scale * (others - total * (rest / (1 + rest)))
-            if not probabilities.size:
-                t[labels[i]] = 0
+        count = min(many, stop - first)
+        z = residual[first : first + count] if residual.size else memory[:count]
+        _subtract_maxima(x, bits, first, losses, maxima, z)
+        _exp(z.reshape(-1))
+        if plain:
+            _by_label(x, first, labels, w, ignore_index, scale, z, losses, factors, arguments)
+        else:
+            _by_targets(x, first, labels, probabilities, w, keep, spread, ignore_index, scale, z, losses, factors, arguments, scratch)
+        _add_logs(losses, first, factors, arguments, count)
 
 
 @jit.inlined
-def _where(row, m):  # type: ignore[no-untyped-def]
-    """The first class whose logit is m."""
-    c = 0
-    while row[c] != m:
-        c += 1
-    return c
+def _subtract_maxima(x, bits, first, losses, maxima, z):  # type: ignore[no-untyped-def]
+    for k in range(z.shape[0]):
+        i = first + k
+        maxima[i] = _maximum(bits, i)  # which losses reads as a float
+        m = losses[i]
+        for c in range(z.shape[1]):
+            z[k, c] = x[i, c] - m
 
 
-def _reducing(f: Any) -> Any:
-    """A sum that may be made in lanes: always the same ones, so the bits do not change from run to run."""
+@jit.inlined
+def _exp(a):  # type: ignore[no-untyped-def]
+    for j in range(a.size):
+        a[j] = exp(a[j])
+
+
+@jit.inlined
+def _add_logs(losses, first, factors, arguments, count):  # type: ignore[no-untyped-def]
+    for k in range(count):
+        losses[first + k] += factors[k] * log1p(arguments[k])
+
+
+@jit.inlined
+def _by_label(x, first, labels, weight, ignore_index, scale, e, losses, factors, arguments):  # type: ignore[no-untyped-def]
+    """The target is weight[label]. The sum of e over the other classes does here what ``rest`` does, for nothing cancels with it either."""
+    classes = e.shape[1]
+    for k in range(e.shape[0]):
+        i = first + k
+        ignored = labels[i] == ignore_index
+        label = 0 if ignored else labels[i]
+        q = 0.0 if ignored else np.float64(weight[label]) if weight.size else 1.0
+        own = np.float64(e[k, label])
+        e[k, label] = 0
+        others = _sum(e, k)
+        f = scale * q / (others + own)
+        g = e.dtype.type(f)
+        for c in range(classes):
+            e[k, c] *= g
+        e[k, label] = -others * f
+        factors[k] = q
+        arguments[k] = others + (own - 1)
+        losses[i] = q * (np.float64(losses[i]) - np.float64(x[i, label])) if q != 0 else 0.0
+        if ignored:
+            arguments[k] = 0
+            for c in range(classes):
+                e[k, c] = 0
+
+
+@jit.inlined
+def _by_targets(x, first, labels, probabilities, w, keep, spread, ignore_index, scale, e, losses, factors, arguments, scratch):  # type: ignore[no-untyped-def]
+    """The targets are q = w (keep t + spread), where t are probabilities or 1 at the label."""
+    classes = e.shape[1]
+    for k in range(e.shape[0]):
+        i = first + k
+        if probabilities.size == 0:
+            if labels[i] == ignore_index:
+                losses[i] = factors[k] = arguments[k] = 0
+                for c in range(classes):
+                    e[k, c] = 0
+                continue
+            for c in range(classes):
+                scratch[_Q, c] = w[c] * spread
+            scratch[_Q, labels[i]] = w[labels[i]] * (keep + spread)
+        else:
+            for c in range(classes):
+                scratch[_Q, c] = w[c] * (keep * probabilities[i, c] + spread)
+        m = losses[i]
+        for c in range(classes):
+            q = scratch[_Q, c]
+            term = q * (m - x[i, c])
+            scratch[_TERMS, c] = q if q == 0 else term
+        total, cost = _sum(scratch, _Q), _sum(scratch, _TERMS)
+        rest, top, near = _sum(e, k) - 1, 0, False
+        if not rest >= 1:  # one class has more than half of p; or there is a nan
+            while top < classes - 1 and x[i, top] != m:
+                top += 1
+            e[k, top] = 0
+            rest = _sum(e, k) + (m - m)  # nan of an infinite m
+            e[k, top] = 1
+            near = total / (1 + rest) + scratch[_Q, top] > total
+        f, s = e.dtype.type(scale * total / (1 + rest)), e.dtype.type(scale)
+        for c in range(classes):
+            e[k, c] = f * e[k, c] - s * scratch[_Q, c]
+        if near:
+            scratch[_Q, top] = 0
+            e[k, top] = scale * (_sum(scratch, _Q) - total * (rest / (1 + rest)))
+        losses[i] = cost
+        factors[k] = total
+        arguments[k] = rest
+
+
+def _summing(f: Any) -> Any:
+    """A sum in any order: always the same one, so that the bits do not change from run to run."""
     return numba.njit(f, fastmath=jit.FAST | {"reassoc"}, error_model="numpy", forceinline=True)
 
 
-@_reducing
-def _sum(a):  # type: ignore[no-untyped-def]
+@_summing
+def _sum(a, k):  # type: ignore[no-untyped-def]
     total = 0.0
-    for i in range(a.size):
-        total += a[i]
+    for c in range(a.shape[1]):
+        total += a[k, c]
     return total
 
 
-@_reducing
-def _rest(row, e, m):  # type: ignore[no-untyped-def]
-    """The sum of e over all classes but one of the largest logit m."""
-    total = 0.0
-    for c in range(row.size):
-        total += 0.0 if row[c] == m else np.float64(e[c])
-    tops = 0
-    for c in range(row.size):
-        tops += row[c] == m
-    return total + (tops - 1)
-
-
-@_reducing
-def _targets(row, m, t, w, keep, spread):  # type: ignore[no-untyped-def]
-    """The sum of q, that of q over all classes but those of the largest logit m, and that of q (m - x)."""
-    top = 0.0
-    others = 0.0
-    cost = 0.0
-    for c in range(row.size):
-        q = np.float64(w[c] * (keep * t[c] + spread))
-        is_top = row[c] == m
-        top += q if is_top else 0.0
-        others += 0.0 if is_top else q
-        cost += 0.0 if q == 0 else q * np.float64(m - row[c])
-    return top + others, others, cost
+@jit.compiled
+def _mean(losses, divisor):  # type: ignore[no-untyped-def]
+    return _sum(losses, 0) / divisor
 
 
 @jit.inlined
-def _maximum(bits):  # type: ignore[no-untyped-def]
-    """The bits of the largest float; nan may count as large or as small.
+def _maximum(bits, i):  # type: ignore[no-untyped-def]
+    """The bits of the largest float of a row; nan may count as large or as small.
 
     Read as integers floats are in order, once all bits but the sign are flipped in the negative ones. A maximum of integers vectorises, one of floats not.
     """
     sign = 8 * bits.itemsize - 1
     flip = (1 << sign) - 1
     m = -flip - 1
-    for c in range(bits.size):
-        m = max(m, bits[c] ^ ((bits[c] >> sign) & flip))
+    for c in range(bits.shape[1]):
+        m = max(m, bits[i, c] ^ ((bits[i, c] >> sign) & flip))
     return m ^ ((m >> sign) & flip)
