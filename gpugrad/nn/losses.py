@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpugrad.creation import tensor
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.nn.module import Module
 from gpugrad.ops.loss import check_reduction
@@ -20,15 +21,17 @@ class _Loss(Module):
 
 
 class CrossEntropyLoss(_Loss):
-    """:func:`gpugrad.nn.functional.cross_entropy` of logits and integer labels, or probabilities."""
+    """:func:`gpugrad.nn.functional.cross_entropy` of logits and integer labels, or probabilities. ``weight`` is a buffer of this module."""
 
-    def __init__(self, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
+    def __init__(self, reduction: str = "mean", label_smoothing: float = 0.0, *, weight: Any = None, ignore_index: int = -100) -> None:
         super().__init__(reduction)
         self.label_smoothing = label_smoothing
+        self.weight = None if weight is None else tensor(weight)
+        self.ignore_index = ignore_index
 
     def forward(self, logits: Any, target: Any) -> Any:
         """-log softmax(logits)[target]."""
-        return F.cross_entropy(logits, target, self.reduction, self.label_smoothing)
+        return F.cross_entropy(logits, target, self.reduction, self.label_smoothing, weight=self.weight, ignore_index=self.ignore_index)
 
 
 class MSELoss(_Loss):

@@ -200,17 +200,18 @@ def softmax_cross_entropy(
         IndexError: a label is neither in [0, C) nor ``ignore_index``. On a GPU, where looking would stall, the loss is nan instead.
     """
     check_reduction(reduction)
-    shape = shape_of(logits)
+    logits = logits if hasattr(logits, "shape") else np.asarray(logits)
+    shape = logits.shape
     axis = min(1, len(shape) - 1)
     if not shape or not shape[axis]:
         raise ValueError(f"cross entropy: got logits of shape {shape}, expected (N, C) or (C,) with at least one class")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie between 0 and 1, got {label_smoothing}")
     if not is_inexact(dtype_of(logits)):
-        logits = astype(np.asarray(logits) if not hasattr(logits, "shape") else logits, np.float64)
+        logits = astype(logits, np.float64)
     rest = shape[:axis] + shape[axis + 1 :]
     labels = probabilities = None
-    if is_inexact(dtype_of(target)):
+    if dtype_of(target).kind not in "iub":
         logits, probabilities = _of_one_dtype(logits, target, shape, ignore_index)
     else:
         labels = _checked_labels(target, shape, rest)
