@@ -190,4 +190,4 @@ def _samples(rng: np.random.Generator, dtype: Any) -> list[tuple[tuple[Any, ...]
     ]
 
 
-cross_entropy = Kernel("cross_entropy", _cross_entropy, cpu="cross_entropy_cpu:cross_entropy", cuda=_cross_entropy_cuda, samples=_samples, at_least=512)
+cross_entropy = Kernel("cross_entropy", _cross_entropy, cpu="cross_entropy_cpu:cross_entropy", cuda=_cross_entropy_cuda, samples=_samples, at_least=256)
