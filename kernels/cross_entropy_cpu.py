@@ -59,7 +59,7 @@ def cross_entropy(
     else:
         jit.split(rows, n, max(1, _PIECE // classes))
     if reduction != "none":
-        losses = dtype.type(_mean(losses[None], divisor))
+        losses = dtype.type(_mean(losses[None], np.float64(divisor)))
     return losses, residual if with_residual else None
 
 
