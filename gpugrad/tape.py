@@ -206,13 +206,17 @@ class Op:
         return f"<op {self.name}>"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        for a in args:
+            if type(a) is Tensor:
+                break
+        else:
+            return self.compute(args, params)
         level = UNTRACKED
         vals, parents = [], []
-        boxed = inner = False
+        inner = False
         for a in args:
             node = None
             if type(a) is Tensor:
-                boxed = True
                 node = a.node
                 if node is not None and node.level != level:
                     if level != UNTRACKED:
@@ -224,8 +228,6 @@ class Op:
                     inner = True
             vals.append(a)
             parents.append(node)
-        if not boxed:
-            return self.compute(args, params)
         if level <= state.floor or not self.differentiable:
             if inner and (level != UNTRACKED or not self.differentiable):
                 vals = [plain(v) for v in vals]
@@ -767,7 +769,7 @@ def check_versions(node: Reverse) -> None:
     saved = node.vals if type(node.y) is tuple else [*node.vals, node.y]
     for v in saved:
         array = plain(v)
-        if hasattr(array, "base") and mutated.get(id(root(array)), 1) < node.order:
+        if array is not None and mutated.get(id(array if getattr(array, "base", None) is None else root(array)), 1) < node.order:
             raise RuntimeError(
                 f"one of the variables needed for gradient computation has been modified by an inplace operation: an array of shape {array.shape} "
                 f"that {node.op.name} saved was changed after it ran. Change a copy, or change it after backward."

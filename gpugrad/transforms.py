@@ -9,6 +9,7 @@ conjugate of what ``Tensor.backward`` (PyTorch's convention) accumulates.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -314,12 +315,24 @@ def _named(g: Callable[..., Any], f: Callable[..., Any], what: str) -> Callable[
 
 
 def own(g: Any) -> Any:
-    """``g`` as an array that shares memory with no other: views and broadcasts are copied."""
+    """``g`` as an array that shares memory with no other: views and broadcasts are copied, but for a view that is all that is left of its array."""
     if type(g) is Tensor:
         return Tensor(own(g.value)) if g.node is None else g
     if not backend.is_array(g):
         return np.asarray(g)
-    return g if g.base is None and (type(g) is not ndarray or g.flags.writeable) else g.copy()
+    if type(g) is ndarray and not g.flags.writeable:
+        return g.copy()
+    if g.base is None or (g.flags.c_contiguous and type(g.base) is type(g) and g.base.size == g.size and _holders(g) == _ALONE):
+        return g
+    return g.copy()
+
+
+def _holders(view: Any) -> int:
+    """How many hold the array that ``view`` looks into."""
+    return sys.getrefcount(view.base)
+
+
+_ALONE = _holders(np.empty(2)[...])
 
 
 def own_all(gs: Iterable[Any], foreign: Sequence[Any] = ()) -> list[Any]:

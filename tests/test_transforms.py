@@ -207,3 +207,21 @@ def test_errors_say_what_was_got_and_what_to_do():
         gg.grad(lambda x: float(x))(2.0)
     with pytest.raises(TypeError, match="stop_gradient"):
         gg.grad(lambda x: gg.sum(x.numpy()))(np.ones(2))
+
+
+def test_a_gradient_that_is_all_that_is_left_of_an_array_is_not_copied() -> None:
+    """The residual of cross entropy is the gradient of logits; it is copied only where the graph goes on holding it."""
+    x, labels = gg.tensor(np.zeros((3, 4)), requires_grad=True), np.array([0, 1, 2])
+    expected = (np.full((3, 4), 0.25) - np.eye(3, 4)) / 3
+    gg.nn.functional.cross_entropy(x, labels).backward()
+    assert x.grad.data.base is not None
+    loss = gg.nn.functional.cross_entropy(x, labels)
+    for count in (2, 3):
+        loss.backward(retain_graph=True)
+        np.testing.assert_allclose(x.grad.data, count * expected)
+    x.grad = None
+    for count in (1, 2):
+        loss.backward(retain_graph=True)
+        assert x.grad.data.base is None
+        np.testing.assert_allclose(x.grad.data, count * expected)
+    np.testing.assert_allclose(gg.autograd.grad(loss, x)[0].data, expected)
