@@ -10,6 +10,8 @@ import numpy as np
 from gpugrad import backend, jit
 from gpugrad.kernels.optimizers import PIECE, Arrays, Number, clip_coefficient, copied_back, flattened, is_straight, number
 
+# Elements for which a thread pays: more than jit.LEAST, because the threads of the matrix products, which have just run, spin for a while and are in the way.
+_LEAST = 1 << 20
 _LANES = 64  # sums of squares side by side, so that they vectorise without being told that sums may be reordered
 
 
@@ -80,10 +82,10 @@ def _update(kernel: Any, arrays: tuple[Any, ...], written: tuple[int, ...], opti
     else:
         flat, copies = flattened(arrays, written)
     size = flat[0].size
-    if size < 2 * jit.LEAST:
+    if size < 2 * _LEAST:
         kernel(*flat, options, 0, size)
     else:
-        jit.split(lambda start, stop: kernel(*flat, options, start, stop), size, jit.LEAST)
+        jit.split(lambda start, stop: kernel(*flat, options, start, stop), size, _LEAST)
     copied_back(copies)
 
 
