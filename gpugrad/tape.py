@@ -395,9 +395,10 @@ def binary(op: Op) -> Callable[[Any, Any], Any]:
         if type(b) is Tensor:
             w, q = b.value, b.node
         kin = p or q
+        if kin is None:
+            return op.compute((a, b), NO_PARAMS) if v is a and w is b else op(a, b)
         if (
-            kin is None
-            or kin.mode is not REVERSE
+            kin.mode is not REVERSE
             or kin.level <= state.floor
             or type(v) is Tensor
             or type(w) is Tensor

@@ -37,7 +37,7 @@ def matmul_value(a: Any, b: Any) -> Any:
     return blas.matmul(a, b)
 
 
-_matmul = binary(
+matrix_product = binary(  # of two matrices, or batches of them, that are known to fit
     general(
         "matmul",
         matmul_value,
@@ -59,7 +59,7 @@ def matmul(a: Any, b: Any) -> Any:
     if not m or not n or m[-1] != n[-2 if len(n) > 1 else 0]:
         raise _misfit(m, n)
     if len(m) == len(n) == 2:
-        return _matmul(a, b)
+        return matrix_product(a, b)
     if len(m) == 1 or len(n) == 1:
         return _matmul_vector(a, b)
     try:
@@ -67,11 +67,11 @@ def matmul(a: Any, b: Any) -> Any:
     except ValueError:
         raise _misfit(m, n) from None
     if math.prod(n[:-2]) == 1:
-        flat = _matmul(reshape(a, (math.prod(m[:-1]), m[-1])), reshape(b, n[-2:]))
+        flat = matrix_product(reshape(a, (math.prod(m[:-1]), m[-1])), reshape(b, n[-2:]))
         return reshape(flat, (*lead, m[-2], n[-1]))
     if len(m) == 2 and is_tracked(a):  # a weight on the left: by B' A', whose derivative by A is one GEMM
         return matrix_transpose(matmul(matrix_transpose(b), matrix_transpose(a)))
-    return _matmul(a, b)
+    return matrix_product(a, b)
 
 
 def _matmul_vector(a: Any, b: Any) -> Any:
@@ -133,7 +133,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     rows, columns, k = [m[i] for i in free_a], [n[i] for i in free_b], math.prod([m[i] for i in over_a])
     left = reshape(transpose(a, (*free_a, *over_a)), (math.prod(rows), k))
     right = reshape(transpose(b, (*over_b, *free_b)), (k, math.prod(columns)))
-    return reshape(_matmul(left, right), (*rows, *columns))
+    return reshape(matrix_product(left, right), (*rows, *columns))
 
 
 def kron(a: Any, b: Any) -> Any:

@@ -16,7 +16,7 @@ from gpugrad.ops import reduce
 from gpugrad.ops.activations import gelu, relu, sigmoid, sigmoid_slope, silu
 from gpugrad.ops.elementwise import clip, exp, tanh
 from gpugrad.ops.fit import broadcast_to, shape_of
-from gpugrad.ops.linalg import matmul, matmul_value
+from gpugrad.ops.linalg import matmul, matmul_value, matrix_product
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.rules import linear as linear_map
 from gpugrad.ops.shape import as_array, reshape
@@ -102,14 +102,14 @@ def _linear_value(x: Any, w: Any, b: Any) -> Any:
 
 def _vjp_of_product(needs: Sequence[bool], dz: Any, db: Any, x: Any, w: Any) -> list[Any]:
     """dX = dZ W', dW = X' dZ; only those asked for."""
-    return [matmul(dz, w.T) if needs[0] else None, matmul(x.T, dz) if needs[1] else None, db]
+    return [matrix_product(dz, w.T) if needs[0] else None, matrix_product(x.T, dz) if needs[1] else None, db]
 
 
 def _jvp_of_product(tangents: Sequence[Any], x: Any, w: Any) -> Any:
     t_x, t_w, t_b = tangents
-    t = None if t_x is None else matmul(t_x, w)
+    t = None if t_x is None else matrix_product(t_x, w)
     if t_w is not None:
-        t = matmul(x, t_w) if t is None else t + matmul(x, t_w)
+        t = matrix_product(x, t_w) if t is None else t + matrix_product(x, t_w)
     if t_b is None:
         return t
     return broadcast_to(t_b, (shape_of(x)[0], shape_of(w)[1])) if t is None else t + t_b
@@ -197,6 +197,6 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str = "none") -> A
     if activation == "none":
         return matmul(x, weight) if bias is None else _linear(x, weight, bias)
     dtype = x.dtype
-    if weight.dtype != dtype or (bias is not None and bias.dtype != dtype) or dtype.kind == "c" or not is_inexact(dtype):
+    if weight.dtype != dtype or (bias is not None and bias.dtype != dtype) or dtype.kind == "c" or not is_inexact(dtype) or not dtype.isnative:
         return ACTIVATIONS[activation](linear(x, weight, bias))
     return _from_y(x, weight, bias, act=activation) if activation in kernels.FROM_Y else _from_z(x, weight, bias, act=activation)[0]

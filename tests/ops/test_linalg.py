@@ -181,7 +181,7 @@ def test_matmul_of_sixteen_bits_accumulates_in_float32(dtype):
 def products(monkeypatch):
     """The shapes of every product of matrices, as they happen."""
     seen = []
-    op = linalg._matmul.op
+    op = linalg.matrix_product.op
     compute = op.f
 
     def f(a, b):
@@ -189,7 +189,7 @@ def products(monkeypatch):
         return compute(a, b)
 
     monkeypatch.setattr(op, "f", f)
-    monkeypatch.setattr(linalg, "_matmul", gg.tape.binary(op))
+    monkeypatch.setattr(linalg, "matrix_product", gg.tape.binary(op))
     return seen
 
 
