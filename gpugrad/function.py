@@ -11,6 +11,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from numpy import ndarray
+
 from gpugrad import tree
 from gpugrad.backend import is_array
 from gpugrad.ops.elementwise import conj
@@ -66,10 +68,15 @@ def _fresh(rule: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(rule)
     def wrapped(*args: Any, **params: Any) -> Any:
-        d = rule(*args, **params)
+        d = rule(_separate(args[0]), *args[1:], **params)
         return d.copy() if is_array(d) else d
 
     return wrapped
+
+
+def _separate(g: Any) -> Any:
+    """A cotangent that its receiver may write into: a view may be of an array that the tape keeps, or of one that all backward passes share."""
+    return g.copy() if is_array(g) and (g.base is not None or (type(g) is ndarray and not g.flags.writeable)) else g
 
 
 def _op(op: Any) -> Op:
@@ -179,7 +186,7 @@ class _Call:
         gs = list(g) if isinstance(y, tuple) else [g]
         if ctx.materialize_grads:
             gs = [zeros_like(o) if h is None else h for h, o in zip(gs, y if isinstance(y, tuple) else (y,), strict=True)]
-        grads = self.cls.backward(ctx, *[None if h is None else _boxed(_as_in_pytorch(h)) for h in gs])
+        grads = self.cls.backward(ctx, *[None if h is None else _boxed(_as_in_pytorch(_separate(h))) for h in gs])
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(vals):
             raise RuntimeError(f"function {self.cls.__name__}Backward returned an incorrect number of gradients (expected {len(vals)}, got {len(grads)})")

@@ -138,11 +138,18 @@ class _Disk:
 @functools.cache
 def _surroundings() -> tuple[Any, ...]:
     """What compiled code depends on, other than the function and the processor."""
-    here = Path(__file__)
-    texts = [path.read_bytes() for path in (here, *sorted((here.parent / "kernels").glob("*.py")))]
     settings = [getattr(numba.config, name, None) for name in ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")]
     versions = (sys.implementation.cache_tag, numba.__version__, importlib.metadata.version("llvmlite"), np.__version__)
-    return (versions, settings, [hashlib.sha256(text).hexdigest() for text in texts])
+    return (versions, settings, _texts_at_import)
+
+
+def _texts() -> list[str]:
+    """A hash of the text of every kernel."""
+    here = Path(__file__)
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in (here, *sorted((here.parent / "kernels").glob("*.py")))]
+
+
+_texts_at_import = _texts()  # when kernels are compiled, later, their files may have been edited; what is compiled is what was imported
 
 
 def _identity(value: Any) -> Any:

@@ -56,7 +56,7 @@ def _cross_entropy(
         IndexError: a label that is neither a class nor ``ignore_index``. On a GPU, where looking would stall, the loss of its row is nan.
     """
     xp, dtype, classes = backend.namespace(x), x.dtype, x.shape[1]
-    x = x.astype(np.float32) if dtype.itemsize == 2 else x
+    x = x.astype(np.float32 if dtype.itemsize == 2 else dtype.newbyteorder("="), copy=False)
     with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf and 0 / 0: nan is the answer
         z = x - x.max(axis=1, keepdims=True)
         e, top = np.exp(z), z == 0

@@ -29,7 +29,7 @@ def use(twin: str | None) -> Iterator[None]:
     """``with use("reference"):`` every kernel of this thread runs as that twin, whatever its arrays are.
 
     "reference" is plain array functions, "cpu" is Numba's, "cuda" the CUDA kernel, which for NumPy arrays runs in the emulator
-    (:mod:`gpugrad.cuda.emulator`). A twin that cannot take the arrays it is given (Numba has no 16-bit floats) leaves them to the reference.
+    (:mod:`gpugrad.cuda.emulator`). A twin that cannot take the arrays it is given (Numba has no 16-bit floats, neither has other processors' order of bytes) leaves them to the reference.
     None gives the choice back to the arrays.
 
     Raises:
@@ -48,7 +48,7 @@ class Kernel:
     """A computation in three twins of one signature, which the tests hold to each other.
 
     A call goes to one of them by its first argument, an array or a list of arrays: CuPy arrays of real floats to ``cuda``; NumPy arrays of float32
-    or float64 with at least ``at_least`` elements to ``cpu``; all else to ``reference``. What is too small is quicker in NumPy.
+    or float64 in this processor's order of bytes with at least ``at_least`` elements to ``cpu``; all else to ``reference``. What is too small is quicker in NumPy.
 
     Args:
         name: the name of the attribute that holds the kernel; ``KERNELS`` knows it by that.
@@ -92,11 +92,11 @@ class Kernel:
         x, size = (first, first.size) if type(first) is not list else (first[0], sum([a.size for a in first]))
         on_cpu = type(x) is ndarray
         twin = _state.twin or ("cuda" if not on_cpu and backend.namespace(x) is not np else "cpu" if on_cpu and size >= self.at_least else "reference")
+        if twin == "reference" or not x.dtype.isnative:
+            return self.reference
         if twin == "cpu":
             return (self._cpu or self.cpu) if x.dtype.char in "fd" else self.reference
-        if twin == "cuda":
-            return self.cuda if x.dtype.name in CUDA_DTYPES else self.reference
-        return self.reference
+        return self.cuda if x.dtype.name in CUDA_DTYPES else self.reference
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}>"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpugrad as gg
+from gpugrad.ops import fit
 
 
 def leaf(*values):
@@ -225,6 +226,58 @@ def test_function_with_several_outputs():
     x.grad = None
     (up * down).sum().backward()
     np.testing.assert_array_equal(x.grad.data, 1 * down.data + 10 * up.data)
+
+
+def test_a_backward_that_writes_into_its_cotangent_changes_nothing_else():
+    class Doubled(gg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            g.data[...] *= 2
+            return g
+
+    @gg.primitive
+    def doubled(x):
+        return x * 2
+
+    def write(g, _y, _x):
+        g *= 2
+        return g
+
+    gg.defvjp(doubled, write)
+    for f in (Doubled.apply, doubled):
+        x = leaf(1.0, 2.0)
+        loss = gg.nn.functional.cross_entropy(f(x), np.array(0))
+        loss.backward(retain_graph=True)
+        first, x.grad = x.grad.numpy().copy(), None
+        loss.backward()
+        np.testing.assert_array_equal(x.grad.numpy(), first)
+        scalar = gg.tensor(3.0, requires_grad=True)
+        for _ in range(2):
+            scalar.grad = None
+            f(scalar).backward()
+            assert scalar.grad.item() == 2
+
+
+def test_threads_that_first_need_a_one_agree_on_it(monkeypatch):
+    """An identity that is known but belongs to nothing would be that of some other array later."""
+    monkeypatch.setattr(fit, "_UNITS", {})
+    monkeypatch.setattr(fit, "_UNIT_IDS", set())
+    ones_like, inner = fit.ones_like, []
+
+    def interrupted(y):
+        if not inner:
+            inner.append(None)
+            inner[0] = fit.unit_like(y)  # as another thread would, in the middle
+        return ones_like(y)
+
+    monkeypatch.setattr(fit, "ones_like", interrupted)
+    unit = fit.unit_like(np.zeros(()))
+    assert unit is inner[0]
+    assert {id(unit)} == fit._UNIT_IDS
 
 
 def test_function_errors():

@@ -109,10 +109,21 @@ def test_an_edit_to_any_file_of_kernels_counts(folder: Path, monkeypatch: pytest
     helper.write_text("a = 1")
     (package / "jit.py").write_text("")
     monkeypatch.setattr(jit, "__file__", str(package / "jit.py"))
-    before = jit._surroundings.__wrapped__()
-    assert jit._surroundings.__wrapped__() == before
+    before = jit._texts()
+    assert jit._texts() == before
     helper.write_text("a = 2")
-    assert jit._surroundings.__wrapped__() != before
+    assert jit._texts() != before
+    monkeypatch.setattr(jit, "_texts_at_import", before)
+    surroundings = jit._surroundings.__wrapped__()
+    monkeypatch.setattr(jit, "_texts_at_import", jit._texts())
+    assert jit._surroundings.__wrapped__() != surroundings
+
+
+def test_what_was_imported_before_an_edit_is_not_kept_as_the_text_after_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = jit._surroundings.__wrapped__()
+    monkeypatch.setattr(jit, "__file__", str(folder / "jit.py"))
+    (folder / "jit.py").write_text("edited")
+    assert jit._surroundings.__wrapped__() == before
 
 
 def test_constants_in_a_closure_are_told_apart() -> None:

@@ -139,7 +139,7 @@ class Source:
 
         Raises:
             TypeError: an argument of the wrong dtype or kind, or too few or too many.
-            ValueError: an array that is not C-contiguous, is read-only though the kernel writes into it, or overlaps another against its ``__restrict__``;
+            ValueError: an array that is not C-contiguous or not aligned, is read-only though the kernel writes into it, or overlaps another against its ``__restrict__``;
                 no such entry point; a grid, a block or shared memory that no device has.
             gpugrad.backend.DeviceError: arrays of several devices, or of one that is not current.
             RuntimeError: the kernel does not compile, or the device refuses the launch.
@@ -162,7 +162,7 @@ class Source:
         self.code(dtype)  # refuses dtypes for which nothing is compiled
         parameters = self.entries[entry]
         expected = tuple((p, self.pointee(p, dtype) if p.pointer else None) for p in parameters)
-        made = _Signature(np.dtype(dtype), expected, any(p.restrict and not p.const for p in parameters))
+        made = _Signature(np.dtype(dtype).newbyteorder("="), expected, any(p.restrict and not p.const for p in parameters))
         self._signatures[entry, dtype] = made
         return made
 
@@ -208,6 +208,8 @@ class Source:
             self._refuse(TypeError, entry, p, f"an array of {a.dtype}", f"an array of {dtype}", f"use astype('{dtype}')")
         if not a.flags.c_contiguous:
             self._refuse(ValueError, entry, p, f"strides {a.strides} for shape {a.shape}", "a C-contiguous array", "use ascontiguousarray")
+        if _address(a) % a.itemsize:
+            self._refuse(ValueError, entry, p, "an array at an address that is no multiple of its element's size", "an aligned array", "pass a copy")
         if not p.const and type(a) is np.ndarray and not a.flags.writeable:
             self._refuse(ValueError, entry, p, "a read-only array", "one to write into", "pass a copy")
 
@@ -227,7 +229,7 @@ class Source:
     @staticmethod
     def pointee(p: Parameter, dtype: Any) -> Any:
         """The dtype of the array that a pointer parameter takes."""
-        dtype = np.dtype(dtype)
+        dtype = np.dtype(dtype).newbyteorder("=")
         if p.type == "real":
             return dtype
         return np.dtype("float64" if dtype.name == "float64" else "float32") if p.type == "acc" else np.dtype(_POINTEES[p.type])

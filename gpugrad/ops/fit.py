@@ -149,7 +149,7 @@ def ones_like(x: Any, dtype: Any = None, *, shape: Any = None) -> Any:
     return _filled_like(x, 1, dtype, shape)
 
 
-_UNITS: dict[tuple[Any, str], Any] = {}  # (dtype, device) -> a one
+_UNITS: dict[tuple[Any, str], tuple[Any, Any]] = {}  # (dtype, device) -> a view of a one, and that one: nobody takes the view for all that is left of it
 _UNIT_IDS: set[int] = set()
 
 
@@ -162,9 +162,9 @@ def unit_like(y: Any) -> Any:
         one = ones_like(y)
         if type(one) is np.ndarray:
             one.flags.writeable = False
-        _UNITS[key] = one[...]  # of a view nobody believes to be the owner
-        _UNIT_IDS.add(id(_UNITS[key]))
-    return _UNITS[key]
+        unit, _ = _UNITS.setdefault(key, (one[...], one))  # another thread may have been quicker: what is not kept must not be known by its id
+        _UNIT_IDS.add(id(unit))
+    return _UNITS[key][0]
 
 
 def is_unit(g: Any) -> bool:

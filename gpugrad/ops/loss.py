@@ -220,8 +220,22 @@ def softmax_cross_entropy(
     if weight is not None:
         weight = _checked_weight(weight, shape[axis], dtype_of(logits))
     options = {"weight": weight, "smoothing": label_smoothing, "ignore_index": ignore_index, "reduction": reduction}
-    loss = _with_residual(logits, labels, probabilities, **options)[0] if _is_tracked(logits) else _value(logits, labels, probabilities, **options)
+    if reduction == "mean" and dtype_of(logits) == np.float16:
+        return _mean_in_float32(logits, labels, probabilities, **{**options, "reduction": "none"})
+    loss = _losses(logits, labels, probabilities, **options)
     return reshape(loss, rest) if reduction == "none" and len(shape) != 2 else loss
+
+
+def _losses(logits: Any, labels: Any, probabilities: Any, **options: Any) -> Any:
+    return _with_residual(logits, labels, probabilities, **options)[0] if _is_tracked(logits) else _value(logits, labels, probabilities, **options)
+
+
+def _mean_in_float32(logits: Any, labels: Any, probabilities: Any, **options: Any) -> Any:
+    """Of float16: divided by the number of rows the residual would underflow, whatever larger number the loss is then multiplied by to prevent just that."""
+    losses = _losses(logits, labels, probabilities, **options)
+    with np.errstate(invalid="ignore", divide="ignore"):  # nan where there is nothing to divide by
+        scale = _scale(logits, labels, options["weight"], options["ignore_index"], "mean")
+        return astype(reduce.sum(astype(losses, np.float32)) * scale, np.float16)
 
 
 def _is_tracked(x: Any) -> bool:

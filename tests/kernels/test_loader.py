@@ -115,6 +115,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "dtype": ({"x": X.astype(float)}, TypeError, r"'const real \*x': got an array of float64, expected an array of float32; use astype"),
     "layout": ({"x": np.zeros((8, 2), np.float32)[:, 0]}, ValueError, r"'const real \*x': got strides \(8,\).*expected a C-contiguous.*ascontiguousarray"),
     "Fortran": ({"x": np.zeros((4, 2), np.float32, "F")}, ValueError, r"strides \(4, 16\) for shape \(4, 2\)"),
+    "order of bytes": ({"x": X.astype(">f4"), "dtype": np.dtype(">f4")}, TypeError, "got an array of >f4, expected an array of float32; use astype"),
+    "misaligned": ({"x": np.zeros(33, np.uint8)[1:].view(np.float32)}, ValueError, r"'const real \*x': got an array at an address that is no multiple"),
     "read-only": ({"y": READ_ONLY}, ValueError, r"'real \*y': got a read-only array, expected one to write into; pass a copy"),
     "a list": ({"x": [1.0]}, TypeError, r"'const real \*x': got list \[1.0\], expected an array of float32"),
     "a scalar for an array": ({"y": np.float32(1)}, TypeError, r"'real \*y': got float32"),

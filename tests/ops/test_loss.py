@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
-from gpugrad import nn
+from gpugrad import kernels, nn
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.ops import loss as _loss
 from gpugrad.testing import check_grads
@@ -241,6 +241,32 @@ def test_the_residual_is_not_given_away():
     t.grad.data[...] += 1
     (again,) = gg.autograd.grad(loss, t)
     assert_array_equal(again.numpy(), kept)
+
+
+@pytest.mark.parametrize("target", ["labels", "ignored", "probabilities"])
+def test_a_scaled_loss_of_float16_does_not_underflow(target):
+    """A mean over many rows divides by their number, which a factor of the loss has to be able to make up for."""
+    x = RNG.normal(size=(2048, 300)).astype(np.float16)
+    labels = RNG.integers(0, 300, 2048)
+    t = np.exp(RNG.normal(size=x.shape)).astype(np.float16)
+    given, options = {"labels": (labels, {}), "ignored": (labels, {"ignore_index": 7, "weight": np.linspace(0.5, 1.5, 300)}), "probabilities": (t, {})}[target]
+    expected, g = gg.value_and_grad(lambda x: F.cross_entropy(x, given, **options))(x.astype(np.float64))
+    tracked = gg.tensor(x, requires_grad=True)
+    loss = F.cross_entropy(tracked, given, **options)
+    loss.backward(np.float16(32768))
+    assert loss.dtype == np.float16
+    assert_allclose(loss.item(), expected, rtol=1e-3)
+    assert_allclose(tracked.grad.numpy().astype(np.float64) / 32768, g, rtol=3e-3, atol=1e-5 * np.abs(g).max())
+    assert np.isnan(F.cross_entropy(x, np.full(2048, 7), ignore_index=7))
+
+
+def test_other_processors_order_of_bytes():
+    big = X.astype(">f8")
+    for more in ({}, {"weight": CLASS_WEIGHTS.astype(">f8")}):
+        for twin in ("reference", "cpu", "cuda"):
+            with kernels.use(twin):
+                assert_allclose(F.cross_entropy(big, LABELS.astype(">i4"), **more), F.cross_entropy(X, LABELS, **more))
+                assert_allclose(gg.grad(F.cross_entropy)(big, LABELS), gg.grad(F.cross_entropy)(X, LABELS))
 
 
 def test_dtypes_of_cross_entropy():
