@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 import gpugrad
-from gpugrad import backend, blas, data, io, nn, optim, random
+from gpugrad import backend, blas, cache, data, io, nn, optim, parallel, random
+from gpugrad.cuda import emulator
 from gpugrad.nn.layers import ACTIVATIONS
 
 OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {  # with the learning rate that goes with it
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     i.set_defaults(command=info)
 
     c = commands.add_parser("check", help="whether the kernels give the right numbers on this machine", allow_abbrev=False)
-    c.description = "Run every kernel and every operation everywhere this machine can, and compare with float64."
+    c.description = "Run every kernel and every operation everywhere this machine can, and compare with float64. The exit code is 1 where results are wrong."
     c.add_argument("--only", default="", metavar="TEXT", help="only what has this in its name")
     c.add_argument("--kernels", action="store_true", help="the kernels, and not the operations")
     c.set_defaults(command=check)
@@ -276,6 +277,13 @@ def info(_args: argparse.Namespace) -> None:
         print("BLAS         none")
         missing.append(f"BLAS: {error}")
     try:
+        print(f"kernels      {parallel.threads()} threads; what is compiled is kept in {cache.root()}")
+    except (ValueError, OSError) as error:
+        missing.append(f"kernels: {error}")
+    print(f"emulator     {emulator.compiler() or 'none'}")
+    if not emulator.is_available():
+        missing.append("emulator: install g++, or set CXX, to check the CUDA kernels on the CPU")
+    try:
         cp = backend.cupy()
         for i in range(cp.cuda.runtime.getDeviceCount()):
             properties = cp.cuda.runtime.getDeviceProperties(i)
@@ -294,8 +302,12 @@ def check(args: argparse.Namespace) -> None:
     """Print a table of errors and times."""
     from gpugrad import check as checks
 
-    if not checks.check(args.only, operations=not args.kernels):
-        raise RefusalError("some results are wrong, or there were none", 1)
+    try:
+        right = checks.check(args.only, operations=not args.kernels)
+    except (ValueError, RuntimeError) as error:
+        raise RefusalError(str(error)) from None
+    if not right:
+        raise RefusalError("not all results are right", 1)
 
 
 _OPTIONAL = (

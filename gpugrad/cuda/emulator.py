@@ -277,7 +277,13 @@ def _built(code: str, entries: dict[str, str], extra: tuple[str, ...]) -> Path:
     if gxx is None:
         raise RuntimeError("the emulator of CUDA kernels needs a C++ compiler: install g++, or set CXX")
     text, flags = _text(code, entries), (*FLAGS, *extra)
-    path = cache.folder("emulator") / f"{hashlib.sha256(repr((gxx, flags, text)).encode()).hexdigest()[:32]}.so"
+    name = f"{hashlib.sha256(repr((gxx, flags, text)).encode()).hexdigest()[:32]}.so"
+    try:
+        path = cache.folder("emulator") / name
+        if not path.exists() and not os.access(path.parent, os.W_OK):
+            raise PermissionError(f"cannot write to {path.parent}")
+    except OSError:  # compiled for this process alone, as Numba's functions are then
+        path = Path(_temporary().name) / name
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as work:
             made, linked = os.path.join(work, "kernel.o"), os.path.join(work, "kernel.so")
@@ -288,6 +294,12 @@ def _built(code: str, entries: dict[str, str], extra: tuple[str, ...]) -> Path:
                     raise RuntimeError(f"the emulator cannot compile {_file(code)}:\n{done.stderr}")
             os.replace(linked, path)
     return path
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """A folder that goes with this process."""
+    return tempfile.TemporaryDirectory(prefix="gpugrad-emulator-")
 
 
 # ---------------------------------------------------------------------------------- exact buffers, for AddressSanitizer

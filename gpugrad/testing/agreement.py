@@ -180,7 +180,7 @@ def _error(got: Any, expected: Any, dtype: Any) -> float:
         return math.inf
     size = np.max(np.abs(expected), where=finite, initial=0.0)
     off = np.max(np.abs(np.where(finite, got - expected, 0)), initial=0.0)
-    return 0.0 if off == 0 else math.inf if size == 0 else float(off / (size * _ulp(dtype)))
+    return 0.0 if off == 0 else float(off / (size * _ulp(dtype))) if size and off < math.inf else math.inf  # off is nan where only got is
 
 
 # ------------------------------------------------------------------------------------------------- arrays
