@@ -86,7 +86,8 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fals
     with new_level() as level:
         out = f(*tree.unflatten(structure, [Tensor(x, Forward(level, t)) for x, t in zip(leaves, ts)]))
     y, aux = _split_aux(out, has_aux)
-    y_dot = tree.map_leaves(lambda o: own(_tangent(o, level)), y)
+    outputs, of_y = tree.flatten(y)
+    y_dot = tree.unflatten(of_y, own_all((_tangent(o, level) for o in outputs), ts))
     y, aux = (tree.map_leaves(lambda o: unbox(o, level), part) for part in (y, aux))
     return (y, y_dot, aux) if has_aux else (y, y_dot)
 
@@ -99,7 +100,7 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     def push(*tangents: Any) -> Any:
         ts = [_like(t, x, "tangent") for t, x in zip(tree.flatten_like(tangents, run.inputs, "the tangents"), xs)]
         known = push_forward([n for n in run.nodes if n is not None], {n: t for (_, n), t in zip(run.boxes, ts)})
-        return tree.unflatten(run.structure, own_all(zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)))
+        return tree.unflatten(run.structure, own_all((zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)), ts))
 
     return run.y, push
 

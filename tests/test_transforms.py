@@ -225,3 +225,15 @@ def test_a_gradient_that_is_all_that_is_left_of_an_array_is_not_copied() -> None
         assert x.grad.data.base is None
         np.testing.assert_allclose(x.grad.data, count * expected)
     np.testing.assert_allclose(gg.autograd.grad(loss, x)[0].data, expected)
+
+
+@pytest.mark.parametrize("f", [lambda x: x, lambda x: (x + 1, x), lambda x: gg.reshape(x, (3, 1))])
+def test_tangents_that_come_out_are_not_those_that_went_in(f) -> None:
+    """Nor each other: who damps a Hessian-vector product by ``out += c * t`` must not change t."""
+    x, t = np.arange(3.0), np.ones(3)
+    for out in (gg.jvp(f, (x,), (t,))[1], gg.linearize(f, x)[1](t)):
+        parts = out if type(out) is tuple else (out,)
+        for part in parts:
+            part += 1
+        np.testing.assert_array_equal(t, 1)
+        assert all((part == 2).all() for part in parts)
