@@ -273,6 +273,14 @@ def test_custom_ops():
     assert "differentiate twice" in r["once"]["refused"] and "second" not in r["once"]
 
 
+def test_devices_agree():
+    values, found = load("devices_agree").main()
+    assert {"reference", "cpu"} <= set(values)
+    for value in values.values():
+        assert_allclose(value, 2.033791110641117, rtol=1e-6)
+    assert found.startswith("value 0 on cpu differs from the float64 value by ")
+
+
 def test_raw_kernel():
     r = load("raw_kernel").main()
     assert r["device"] == ("cuda" if gg.cuda.is_available() else "cpu")

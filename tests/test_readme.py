@@ -1,4 +1,4 @@
-"""The README and docs/: every Python block runs, every name exists, every command is one that .ci/run or this file runs."""
+"""The README and docs/: every Python block runs, every name exists, every link leads somewhere, and commands are ones that .ci/run runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_every_block_has_a_language_that_is_tested() -> None:
     assert set(openings) == {"python", "bash"}
 
 
-@pytest.mark.parametrize(("code", "line"), [(code, line) for _, code, line in blocks("python")])
-def test_python_blocks_run(code: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "code", "line"), [(page.name, code, line) for page in PAGES for _, code, line in blocks("python", page.read_text())])
+def test_python_blocks_run(page: str, code: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile("\n" * (line - 1) + code, "README.md", "exec"), {"np": np, "gg": gg})
+    exec(compile("\n" * (line - 1) + code, page, "exec"), {"np": np, "gg": gg})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
