@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 
 def run(*args, cwd=None, **environment):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | environment
-    return subprocess.run([sys.executable, "-m", "gpugrad", *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", "gpugrad", *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
 
 def test_train_with_the_defaults_reaches_its_accuracy_and_saves_the_model(tmp_path):
