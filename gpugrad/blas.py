@@ -1,7 +1,7 @@
-"""Products of matrices on the CPU: Intel's MKL where it is installed (``pip install 'gpugrad[mkl]'``), else NumPy's own library.
+"""Products of matrices on the CPU: Intel's MKL where it is installed (``pip install 'gpugrad[mkl]'``) and the processor is Intel's, else NumPy's own library.
 
 MKL takes the large products of two matrices of float32 or of float64 whose memory it can read as it lies; all others are NumPy's. The choice is made
-once, by the first product. ``GPUGRAD_BLAS=mkl`` or ``numpy`` in the environment makes it.
+once, by the first product. ``GPUGRAD_BLAS=mkl`` or ``numpy`` in the environment makes it, on any processor.
 
 MKL computes in its mode of reproducible results, in which the bits of a product depend neither on where the arrays lie nor on the number of threads.
 Its threads wait 0.2 ms for the next product and then sleep, unless ``KMP_BLOCKTIME`` says otherwise: at 0 waking them costs what MKL gains, and left to
@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import os
+import platform
 import re
 import sys
 import threading
@@ -131,10 +132,11 @@ def describe() -> str:
         _mkl.MKL_Get_Version_String(version, 200)
         number = re.search(r"Version (\S+?)(?:-|\s)", version.value.decode())
         return f"MKL {number[1] if number else ''}, {_counted(_mkl.MKL_Get_Max_Threads())}"
+    left = "; MKL is not used on this processor unless GPUGRAD_BLAS=mkl" if library() is not None and os.environ.get("GPUGRAD_BLAS") != "numpy" else ""
     built = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     given = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
     number_of = int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"NumPy's {built.get('name', 'library')} {built.get('version', '')}".rstrip() + f", {_counted(number_of)}"
+    return f"NumPy's {built.get('name', 'library')} {built.get('version', '')}".rstrip() + f", {_counted(number_of)}{left}"
 
 
 def _counted(n: int) -> str:
@@ -155,7 +157,7 @@ def _gemms_of(wanted: str | None) -> dict[Any, Gemm]:
         raise ValueError(
             f"GPUGRAD_BLAS={wanted!r} is not a library of products: expected 'mkl' or 'numpy', or no such variable to use MKL where it is installed"
         )
-    path = None if wanted == "numpy" else library()
+    path = library() if wanted == "mkl" or (wanted != "numpy" and is_intel()) else None
     if path is None:
         if wanted == "mkl":
             raise RuntimeError("GPUGRAD_BLAS=mkl, but MKL is not installed: pip install 'gpugrad[mkl]', or set GPUGRAD_BLAS=numpy")
@@ -165,6 +167,11 @@ def _gemms_of(wanted: str | None) -> dict[Any, Gemm]:
     except (OSError, AttributeError) as error:
         raise RuntimeError(f"MKL cannot be loaded from {path}: {error}; install it again (pip install 'gpugrad[mkl]'), or set GPUGRAD_BLAS=numpy") from error
     return gemms
+
+
+def is_intel(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor is Intel's: on others MKL leaves half of their vector units idle, which NumPy's OpenBLAS uses."""
+    return "GenuineIntel" in (cpuinfo.read_text() if cpuinfo.exists() else platform.processor())
 
 
 def library() -> Path | None:

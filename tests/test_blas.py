@@ -22,7 +22,7 @@ import gpugrad as gg
 from gpugrad import backend, blas, cli
 
 RNG = np.random.default_rng(0)
-HAS_MKL = blas.library() is not None and os.environ.get("GPUGRAD_BLAS") != "numpy"
+HAS_MKL = blas.library() is not None and (os.environ.get("GPUGRAD_BLAS") or ("mkl" if blas.is_intel() else "numpy")) == "mkl"
 needs_mkl = pytest.mark.skipif(not HAS_MKL, reason="needs MKL: pip install mkl")
 
 
@@ -248,6 +248,7 @@ def unchosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "_mkl", None)
     monkeypatch.setattr(blas, "LEAST", 8)
     monkeypatch.setattr(blas, "library", lambda: None)
+    monkeypatch.setattr(blas, "is_intel", lambda: True)
     monkeypatch.delenv("GPUGRAD_BLAS", raising=False)
 
 
@@ -297,6 +298,24 @@ def test_chosen_once(unchosen: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         assert (blas.matmul(TWO, TWO) == 8).all()
     assert asked == [Path("somewhere"), (2, 2, 2), (2, 2, 2), (2, 2, 2)]
+
+
+def test_mkl_is_for_intels_processors_unless_it_is_asked_for(unchosen: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(blas, "is_intel", lambda: False)
+    monkeypatch.setattr(blas, "library", lambda: Path("somewhere"))
+    monkeypatch.setattr(blas, "_load", lambda path: (asked.append(path), (None, {}))[1])
+    assert (blas.matmul(TWO, TWO) == 8).all() and asked == []
+    assert blas.describe().endswith("MKL is not used on this processor unless GPUGRAD_BLAS=mkl")
+    monkeypatch.setattr(blas, "_gemms", None)
+    monkeypatch.setenv("GPUGRAD_BLAS", "mkl")
+    assert (blas.matmul(TWO, TWO) == 8).all() and asked == [Path("somewhere")]
+    monkeypatch.undo()
+    for vendor in ("GenuineIntel", "AuthenticAMD"):
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nvendor_id : {vendor}\n")
+        assert blas.is_intel(tmp_path / "cpuinfo") == (vendor == "GenuineIntel")
+    monkeypatch.setattr("platform.processor", lambda: "Intel64 Family 6 Model 85 Stepping 7, GenuineIntel")
+    assert blas.is_intel(tmp_path / "none")
 
 
 def test_small_products_are_numpys(unchosen: None, monkeypatch: pytest.MonkeyPatch) -> None:
