@@ -135,7 +135,7 @@ def test_interrupted(tmp_path, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "fit", interrupt)
+    monkeypatch.setattr(cli.train, "fit", interrupt)
     assert cli.main(["train", "--device", "cpu", "--output", str(tmp_path / "m")]) == 130
     assert capsys.readouterr().err == "gpugrad: interrupted\n"
 

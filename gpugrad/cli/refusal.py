@@ -1,0 +1,11 @@
+"""Why a command is not carried out."""
+
+from __future__ import annotations
+
+
+class RefusalError(Exception):
+    """Why a command cannot be carried out, in one line, and the exit code: 2 for input that cannot be used, 1 for what failed on the way."""
+
+    def __init__(self, message: object, code: int = 2) -> None:
+        super().__init__(" ".join(str(message).split()))
+        self.code = code
