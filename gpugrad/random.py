@@ -36,6 +36,30 @@ class Generator:
     def state(self, state: dict[str, Any]) -> None:
         self._numpy.bit_generator.state = state
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, as strings, integers below 2^64 and lists of them: for a checkpoint, and as it is for JSON.
+
+        Nothing is rounded: a generator that loads it draws the same bits from there on.
+        """
+        state = self._numpy.bit_generator.state
+        return {name: np.asarray(value).tolist() for name, value in {**state, **state["state"]}.items() if name != "state"}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: not such a dict (the generator stays as it was).
+        """
+        try:
+            loaded = np.random.Philox(0)
+            numbers = {name: _words(name, state[name], length) for name, length in _STATE.items()}
+            own = {"state": {name: numbers.pop(name) for name in ("counter", "key")}, "bit_generator": state["bit_generator"]}
+            loaded.state = {**own, **numbers}
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f"{error} is missing" if type(error) is KeyError else str(error)
+            raise ValueError(f"cannot load the state of a generator: {reason}; expected what Generator.state_dict() returned") from None
+        self._numpy = np.random.Generator(loaded)
+
     def normal(self, loc: float = 0.0, scale: float = 1.0, size: Size = None, *, dtype: Any = np.float64, device: str | None = None) -> Tensor:
         """Normally distributed numbers with mean ``loc`` and standard deviation ``scale``."""
         dtype, drawn = _dtypes(dtype)
@@ -58,6 +82,18 @@ class Generator:
             return _tensor(self._numpy.permutation(x), np.int64, device)
         array = backend.asarray(plain(x), device=device)
         return Tensor(array[backend.to_device(self._numpy.permutation(len(array)), backend.device_of(array))])
+
+
+_STATE = {"counter": 4, "key": 2, "buffer": 4, "buffer_pos": None, "has_uint32": None, "uinteger": None}  # the lengths of the lists; None: a number
+
+
+def _words(name: str, value: Any, length: int | None) -> Any:
+    """One entry of a generator's state."""
+    words = value if isinstance(value, list) else [value]
+    largest = {"buffer_pos": 4, "has_uint32": 1, "uinteger": 2**32 - 1}.get(name, 2**64 - 1)
+    if isinstance(value, list) != (length is not None) or len(words) != (length or 1) or not all(type(w) is int and 0 <= w <= largest for w in words):
+        raise ValueError(f"got {name} {value!r}, expected {f'{length} integers' if length else 'an integer'} from 0 to {largest}")
+    return np.array(value, np.uint64) if length else value
 
 
 def _dtypes(dtype: Any) -> tuple[Any, Any]:

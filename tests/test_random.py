@@ -1,5 +1,7 @@
 """Random numbers: seeded, the same on every device, distributed as they say."""
 
+import json
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -35,6 +37,42 @@ def test_seed_and_state():
     assert_array_equal(generator.normal(size=3).numpy(), first)
     random.seed(1)
     assert_array_equal(random.normal(size=3).numpy(), first)
+
+
+def test_a_state_goes_through_json_bit_for_bit(device):
+    """In the middle of a block of Philox, and with the half of a word that a 32-bit integer has left over."""
+    g = random.Generator(2**70 + 3)
+    for drawn in range(9):
+        g.randint(10, size=3, dtype=np.int32)
+        g.normal(size=drawn)
+        state = g.state_dict()
+        text = json.dumps(state)
+        expected = [g.randint(2**31, size=3, dtype=np.int32), *draw(g)]
+        assert g.state_dict() != state
+        resumed = random.Generator(5)
+        resumed.load_state_dict(json.loads(text))
+        assert resumed.state_dict() == state
+        for a, b in zip(expected, [resumed.randint(2**31, size=3, dtype=np.int32), *draw(resumed, device=device)], strict=True):
+            assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_what_is_no_state_is_refused_and_changes_nothing():
+    g = random.Generator(1)
+    state = g.state_dict()
+    bad = [({}, "'counter' is missing"), (None, "expected what Generator.state_dict"), ({**state, "bit_generator": "PCG64"}, "Philox")]
+    for name, value, message in (
+        ("key", [1], r"got key \[1\], expected 2 integers from 0 to 18446744073709551615"),
+        ("counter", [0.5, 0, 0, 0], "got counter"),
+        ("buffer", [-1, 0, 0, 0], "got buffer"),
+        ("buffer_pos", 5, "got buffer_pos 5, expected an integer from 0 to 4"),
+        ("uinteger", [3], "got uinteger"),
+        ("has_uint32", "1", "got has_uint32 '1'"),
+    ):
+        bad.append(({**state, name: value}, message))
+    for value, message in bad:
+        with pytest.raises(ValueError, match=message):
+            g.load_state_dict(value)
+        assert g.state_dict() == state
 
 
 def test_distributions_and_dtypes():
