@@ -3,7 +3,8 @@
 MKL takes the large products of two matrices of float32 or of float64 whose memory it can read as it lies; all others are NumPy's. The choice is made
 once, by the first product. ``GPUGRAD_BLAS=mkl`` or ``numpy`` in the environment makes it, on any processor.
 
-MKL computes in its mode of reproducible results, in which the bits of a product depend neither on where the arrays lie nor on the number of threads.
+MKL computes in its mode of reproducible results, in which the bits of a product depend neither on where the arrays lie nor, on Intel's processors, on
+the number of threads.
 Its threads wait 0.2 ms for the next product and then sleep, unless ``KMP_BLOCKTIME`` says otherwise: at 0 waking them costs what MKL gains, and left to
 itself OpenMP has them spin beside those of the kernels for 200 ms. There are as many threads as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else
 as the kernels use (``GPUGRAD_NUM_THREADS``).
