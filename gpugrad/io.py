@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,11 +27,22 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
     from safetensors.numpy import save as to_bytes
 
     content = to_bytes({name: _array(name, t) for name, t in tensors.items()}, _checked(metadata))
+    with replacing(path) as file:
+        file.writelines(_with_sorted_metadata(content))
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of ``path`` when the block ends well: until then, and if it does not, what was there before stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path = os.fspath(path)
     temporary = f"{path}.{os.getpid()}.partial"
     try:
         with open(temporary, "wb") as file:
-            file.writelines(_with_sorted_metadata(content))
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
