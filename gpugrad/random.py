@@ -1,17 +1,20 @@
 """Random numbers, the same on every device.
 
 A counter-based generator (Philox: J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) draws on the CPU, and the result is moved
-to where it is asked for. The functions of this module share one generator, which starts from seed 0 unless :func:`seed` says otherwise.
+to where it is asked for. The functions of this module share one generator, ``default_generator``, which starts from seed 0 unless :func:`seed` says
+otherwise. Its state for a checkpoint is ``default_generator.state_dict()``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpugrad import backend
+from gpugrad.quantile import normal_quantile
 from gpugrad.tape import Tensor, plain
 
 Size = int | Sequence[int] | None
@@ -41,7 +44,7 @@ class Generator:
 
         Nothing is rounded: a generator that loads it draws the same bits from there on.
         """
-        state = self._numpy.bit_generator.state
+        state = self.state
         return {name: np.asarray(value).tolist() for name, value in {**state, **state["state"]}.items() if name != "state"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -67,10 +70,63 @@ class Generator:
         return _tensor(z * scale + loc, dtype, device)
 
     def uniform(self, low: float = 0.0, high: float = 1.0, size: Size = None, *, dtype: Any = np.float64, device: str | None = None) -> Tensor:
-        """Numbers distributed evenly over [low, high)."""
+        """Numbers distributed evenly over [low, high), which rounding to ``dtype`` does not leave.
+
+        Raises:
+            ValueError: not ``low <= high``, or one of them is not finite.
+        """
+        low, high = float(low), float(high)
+        if not -math.inf < low <= high < math.inf:
+            raise ValueError(f"uniform: got low={low} and high={high}, expected finite numbers with low <= high")
         dtype, drawn = _dtypes(dtype)
         u = np.asarray(self._numpy.random(size, drawn))
-        return _tensor(u * (high - low) + low, dtype, device)
+        return _tensor(_within(u * (high - low) + low, low, high, dtype, open_above=True), dtype, device)
+
+    def truncated_normal(
+        self,
+        loc: float = 0.0,
+        scale: float = 1.0,
+        low: float = -2.0,
+        high: float = 2.0,
+        size: Size = None,
+        *,
+        dtype: Any = np.float64,
+        device: str | None = None,
+    ) -> Tensor:
+        """Normally distributed numbers under the condition that they lie in [low, high], which rounding to ``dtype`` does not leave.
+
+        Each is the quantile of one uniform float64, so as many are drawn as are asked for. An interval in the upper tail is mirrored: there the
+        distribution function would have no digits left.
+
+        Raises:
+            ValueError: ``scale`` is not positive, or [low, high] is empty or so far out that its probability is 0 in float64 (some 38 ``scale``).
+        """
+        a, b = ((bound - loc) / scale if scale > 0 else math.nan for bound in (low, high))
+        mirrored = a + b > 0
+        p, q = (0.5 * math.erfc(-z / math.sqrt(2)) for z in ((-b, -a) if mirrored else (a, b)))
+        if not p < q:
+            raise ValueError(
+                f"truncated_normal: got loc={loc}, scale={scale}, low={low}, high={high}, expected scale > 0 and an interval with a probability above 0"
+            )
+        z = normal_quantile(p + np.maximum(self._numpy.random(size), 2.0**-54) * (q - p))
+        return _tensor(_within((-z if mirrored else z) * scale + loc, low, high, np.dtype(dtype)), dtype, device)
+
+    def exponential(self, scale: float = 1.0, size: Size = None, *, dtype: Any = np.float64, device: str | None = None) -> Tensor:
+        """Exponentially distributed numbers with mean ``scale``."""
+        dtype, drawn = _dtypes(dtype)
+        return _tensor(np.asarray(self._numpy.standard_exponential(size, drawn)) * scale, dtype, device)
+
+    def bernoulli(self, p: Any = 0.5, size: Size = None, *, dtype: Any = np.bool_, device: str | None = None) -> Tensor:
+        """One (True) with probability ``p``, else zero. For an array ``p`` its shape and device are those of the result, unless they are given.
+
+        Raises:
+            ValueError: ``p`` is not between 0 and 1 (an array on a GPU is not looked at).
+        """
+        p = backend.asarray(plain(p), device=device)
+        if backend.namespace(p) is np and not ((p >= 0) & (p <= 1)).all():
+            raise ValueError(f"bernoulli: got p={p[~((p >= 0) & (p <= 1))].flat[0]}, expected probabilities from 0 to 1")
+        u = self._numpy.random(p.shape if size is None else size)
+        return Tensor((backend.to_device(np.asarray(u), backend.device_of(p)) < p).astype(dtype))
 
     def randint(self, low: int, high: int | None = None, size: Size = None, *, dtype: Any = np.int64, device: str | None = None) -> Tensor:
         """Integers distributed evenly over [low, high), or [0, low) without ``high``."""
@@ -78,10 +134,38 @@ class Generator:
 
     def permutation(self, x: Any, *, device: str | None = None) -> Tensor:
         """The integers below ``x`` in random order, or the array ``x`` with its first axis in random order (on its own device)."""
-        if isinstance(x, (int, np.integer)):
-            return _tensor(self._numpy.permutation(x), np.int64, device)
-        array = backend.asarray(plain(x), device=device)
-        return Tensor(array[backend.to_device(self._numpy.permutation(len(array)), backend.device_of(array))])
+        return _rows(x, self._numpy.permutation(_length(x)), device)
+
+    def choice(self, a: Any, size: Size = None, replace: bool = True, p: Any = None, *, device: str | None = None) -> Tensor:
+        """So many of the integers below ``a``, or of the rows of the array ``a`` (on its own device), each with its probability in ``p`` or all alike.
+
+        Raises:
+            ValueError: ``p`` does not fit or sum to 1, or without ``replace`` there are too few.
+        """
+        return _rows(a, self._numpy.choice(_length(a), size, replace, None if p is None else backend.to_device(plain(p), "cpu")), device)
+
+    def shuffle(self, x: Any) -> None:
+        """Put the rows of an array, a Tensor or a list in random order, in place."""
+        order = self._numpy.permutation(len(x))
+        if isinstance(x, list):
+            x[:] = [x[i] for i in order]
+        elif type(x) is Tensor:
+            x.copy_(_rows(x, order, None))
+        else:
+            x[...] = _rows(x, order, None).data
+
+
+def _length(x: Any) -> int:
+    return int(x) if isinstance(x, (int, np.integer)) else len(x)
+
+
+def _rows(x: Any, order: Any, device: str | None) -> Tensor:
+    """``order`` itself where ``x`` is a number, else those rows of ``x``."""
+    order = np.asarray(order)
+    if isinstance(x, (int, np.integer)):
+        return _tensor(order, np.int64, device)
+    array = backend.asarray(plain(x), device=device)
+    return Tensor(array[backend.to_device(order, backend.device_of(array))])
 
 
 _STATE = {"counter": 4, "key": 2, "buffer": 4, "buffer_pos": None, "has_uint32": None, "uinteger": None}  # the lengths of the lists; None: a number
@@ -102,6 +186,17 @@ def _dtypes(dtype: Any) -> tuple[Any, Any]:
     return dtype, np.float64 if dtype == np.float64 else np.float32
 
 
+def _within(x: Any, low: float, high: float, dtype: Any, open_above: bool = False) -> Any:
+    """``x`` as ``dtype``, between those of its numbers that lie within [low, high], or [low, high)."""
+    with np.errstate(over="ignore"):
+        lowest, highest = (np.asarray(bound).astype(dtype) for bound in (low, high))
+        if float(lowest) < low:
+            lowest = np.nextafter(lowest, dtype.type(math.inf))
+        if float(highest) > high or (open_above and float(highest) == high):
+            highest = np.nextafter(highest, dtype.type(-math.inf))
+        return np.minimum(np.maximum(x.astype(dtype, copy=False), lowest), np.maximum(highest, lowest))
+
+
 def _tensor(values: Any, dtype: Any, device: str | None) -> Tensor:
     return Tensor(backend.to_device(np.asarray(values).astype(dtype, copy=False), device))
 
@@ -110,5 +205,10 @@ default_generator = Generator(0)
 seed = default_generator.seed
 normal = default_generator.normal
 uniform = default_generator.uniform
+truncated_normal = default_generator.truncated_normal
+exponential = default_generator.exponential
+bernoulli = default_generator.bernoulli
 randint = default_generator.randint
 permutation = default_generator.permutation
+choice = default_generator.choice
+shuffle = default_generator.shuffle

@@ -1,6 +1,8 @@
 """Random numbers: seeded, the same on every device, distributed as they say."""
 
 import json
+import math
+import statistics
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
 from gpugrad import data, random
+from gpugrad.quantile import normal_quantile
 
 
 def draw(generator, **options):
@@ -17,6 +20,10 @@ def draw(generator, **options):
         generator.randint(10, size=4, **({"device": options["device"]} if "device" in options else {})),
         generator.permutation(6),
         generator.normal(),
+        generator.truncated_normal(1.0, 2.0, size=3, **options),
+        generator.exponential(2.0, 3, **options),
+        generator.bernoulli(0.4, 9, **({"device": options["device"]} if "device" in options else {})),
+        generator.choice(9, 3),
     ]
 
 
@@ -97,6 +104,102 @@ def test_permutation(device):
     shuffled = g.permutation(rows)
     assert shuffled.device == rows.device
     assert sorted(shuffled.tolist()) == rows.tolist()
+
+
+def ks(x, cdf):
+    """Kolmogorov and Smirnov's statistic times sqrt(n): above 1.63 one time in a hundred."""
+    x = np.sort(np.asarray(x, float))
+    n, f = len(x), np.array([cdf(v) for v in x])
+    return math.sqrt(n) * max(np.max(np.arange(1, n + 1) / n - f), np.max(f - np.arange(n) / n))
+
+
+def phi(z):
+    return 0.5 * math.erfc(-z / math.sqrt(2))
+
+
+def test_distributions_are_what_they_say():
+    g = random.Generator(3)
+    assert ks(g.normal(1, 2, 4000).numpy(), lambda x: phi((x - 1) / 2)) < 1.63
+    assert ks(g.uniform(1, 3, 4000).numpy(), lambda x: (x - 1) / 2) < 1.63
+    assert ks(g.exponential(0.5, 4000).numpy(), lambda x: 1 - math.exp(-2 * x)) < 1.63
+    assert ks(g.normal(1, 2.2, 4000).numpy(), lambda x: phi((x - 1) / 2)) > 1.63
+    for a, b, sign in ((-2, 2, 1), (-1, 4, 1), (-9, -3, 1), (3, 9, -1), (-math.inf, 0.5, 1)):  # in the upper tail phi has no digits: look at -z
+        z = sign * (g.truncated_normal(1, 0.5, 1 + a / 2, 1 + b / 2, 4000).numpy() - 1) / 0.5
+        low, high = sorted((phi(sign * a), phi(sign * b)))
+        assert ks(z, lambda z: (phi(z) - low) / (high - low)) < 1.63  # noqa: B023
+
+
+def test_quantiles():
+    p = np.array([1e-300, 1e-40, 1e-10, 0.02, 0.0751, 0.3, 0.5, 0.77, 0.95, 1 - 1e-12])
+    z = normal_quantile(p)
+    assert_allclose([phi(v) for v in z], p, rtol=2e-13)
+    assert_allclose(z, [statistics.NormalDist().inv_cdf(v) for v in p], rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rounding_does_not_leave_the_interval(dtype):
+    """1 - 2^-24 rounds to 1 in float16, and so would an interval's bounds that the dtype does not have."""
+    g = random.Generator(0)
+    x = g.uniform(0, 1, 100_000, dtype=dtype).numpy()
+    assert x.max() < 1
+    for low, high in ((0.1, 0.3), (-0.3, -0.1), (1000.3, 1001.7)):
+        for x in (g.uniform(low, high, 20_000, dtype=dtype).numpy(), g.truncated_normal(low, 1, low, high, 20_000, dtype=dtype).numpy()):
+            assert x.dtype == dtype
+            assert low <= float(x.min()) <= float(x.max()) <= high
+    assert g.uniform(3, 3, 2, dtype=dtype).tolist() == [3, 3]
+
+
+def test_a_truncated_normal_number_costs_one_draw():
+    g, h = random.Generator(4), random.Generator(4)
+    g.truncated_normal(low=5, high=6, size=(2, 3))
+    h.uniform(size=6)
+    assert g.state_dict() == h.state_dict()
+
+
+def test_bernoulli(device):
+    g = random.Generator(0)
+    x = g.bernoulli(0.3, 20_000, device=device)
+    assert (x.dtype, x.device) == (bool, gg.asarray(0, device=device).device)
+    assert_allclose(x.numpy().mean(), 0.3, atol=0.01)
+    p = gg.tensor([[0.0, 1.0, 0.0]], device=device)
+    for given in (p, p.data):
+        assert g.bernoulli(given, dtype=np.float32).tolist() == [[0, 1, 0]]
+    assert_array_equal(random.Generator(5).bernoulli(0.5, 20, device=device).numpy(), random.Generator(5).bernoulli(0.5, 20).numpy())
+    for bad in (1.5, -0.1, math.nan, [0.2, 1.5]):
+        with pytest.raises(ValueError, match="expected probabilities from 0 to 1"):
+            g.bernoulli(bad)
+
+
+def test_choice_and_shuffle(device):
+    g = random.Generator(0)
+    assert sorted(g.choice(10, 10, replace=False, device=device).tolist()) == list(range(10))
+    assert set(g.choice(3, 50, p=[0.5, 0, 0.5]).tolist()) == {0, 2}
+    assert g.choice(3, (2, 4)).shape == (2, 4)
+    rows = np.arange(12).reshape(6, 2)
+    t = gg.tensor(rows, device=device)
+    chosen = g.choice(t, 4, replace=False)
+    assert chosen.device == t.device
+    assert all(row in rows.tolist() for row in chosen.tolist())
+    with pytest.raises(ValueError, match="larger sample"):
+        g.choice(3, 4, replace=False)
+    orders = []
+    for x in (t, gg.tensor(rows, device=device).data, rows.copy(), rows.tolist()):
+        random.Generator(8).shuffle(x)
+        orders.append(x if isinstance(x, list) else gg.asarray(x).numpy().tolist())
+    assert orders[0] == orders[1] == orders[2] == orders[3] != rows.tolist()
+    assert sorted(orders[0]) == rows.tolist()
+    with pytest.raises(RuntimeError, match="leaf"):
+        g.shuffle(gg.tensor([1.0, 2.0], requires_grad=True))
+
+
+def test_bounds_that_make_no_sense():
+    g = random.Generator(0)
+    for low, high in ((1, 0), (0, math.inf), (math.nan, 1)):
+        with pytest.raises(ValueError, match="expected finite numbers with low <= high"):
+            g.uniform(low, high)
+    for options in ({"scale": 0}, {"scale": -1}, {"low": 1, "high": 0}, {"low": 40, "high": math.inf}, {"loc": math.nan}):
+        with pytest.raises(ValueError, match="expected scale > 0 and an interval with a probability above 0"):
+            g.truncated_normal(**options)
 
 
 def test_minibatches_see_everything_once(device):
