@@ -2,7 +2,7 @@
 
 It is as strict as CuPy 14 in what it accepts, and computes with NumPy. So it proves that a program which runs on it hands no
 NumPy array to CuPy, converts nothing to NumPy without saying so, calls no function or argument that CuPy lacks, and keeps its arrays
-on their device; that is, it proves dispatch. It proves nothing about speed, memory, streams or rounding on a GPU. A ``RawModule`` is run
+on their device; that is, it proves dispatch. It proves nothing about speed, memory or rounding on a GPU, and of streams only what is said below. A ``RawModule`` is run
 by gpugrad's emulator of CUDA (``gpugrad/cuda/emulator.py``), where there is a C++ compiler; no other kernels are compiled.
 
 What it holds to:
@@ -13,6 +13,8 @@ What it holds to:
 - NumPy's functions and universal functions reach CuPy's of that name by ``__array_function__`` and ``__array_ufunc__``.
 - Names, parameters, and the dtypes each universal function is compiled for are those of CuPy 14 (``cupy14.json``, written by ``describe.py``).
 - There are two devices; an array takes part in a computation only where its device is the current one.
+- A copy out of pinned memory (``ndarray.set`` on a stream) is done when an event behind it, or its stream, is waited for, with what the memory holds by then:
+  who reads too early or overwrites or frees the memory too early gets wrong numbers. Everything else on a stream is done at once.
 - Where CuPy shares memory so does this: views, ``asarray`` of an array on its device, ``real`` of a real array, which is the array itself.
 
 ``install()`` makes it what ``import cupy`` finds, ``uninstall()`` takes it away again.

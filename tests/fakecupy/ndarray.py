@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fakecupy.device import Device, current_id
+from fakecupy.device import Device, copy_to, current_id, get_current_stream
 
 TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("cupy14.json").read_text())
 SUPPORTED = set("?bhilqBHILQefdFDE")  # dtypes by their character; E is ml_dtypes' bfloat16
@@ -84,6 +84,18 @@ class ndarray:  # noqa: N801
             np.copyto(out, self._array, casting="no")
             return out
         return np.array(self._array, order=order)  # type: ignore[call-overload]
+
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
+        """Copy an array of the host into this one, on a stream."""
+        if not isinstance(arr, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if self.dtype != arr.dtype:
+            raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
+        if self.shape != arr.shape:
+            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
+        if not self.flags.forc:
+            raise RuntimeError("Cannot set to non-contiguous array")
+        copy_to(self._array, arr, get_current_stream(self._device) if stream is None else stream)
 
     def item(self) -> Any:
         """The element of an array of one."""

@@ -1,0 +1,78 @@
+"""Splits into parts for training, validation and testing: every example in exactly one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpugrad import backend, random
+from gpugrad.data.dataset import Subset, as_dataset
+from gpugrad.tape import plain
+
+
+def random_split(dataset: Any, lengths: Sequence[float], *, stratify: Any = None, generator: Any = None) -> list[Subset]:
+    """``dataset`` in parts, drawn at random; every example is in exactly one.
+
+    Args:
+        lengths: integers that sum to ``len(dataset)``, or fractions (floats) that sum to 1. What fractions leave over goes to the largest remainders, so
+            that a part has its fraction to less than one example.
+        stratify: labels, one for each example: a part has its share of each class, to one example or two.
+        generator: by default ``gpugrad.random.Generator(0)``: the same parts each time, whatever else has drawn numbers.
+
+    Raises:
+        ValueError: negative lengths, lengths or fractions of another sum, or labels of another number than there are examples.
+    """
+    dataset = as_dataset(dataset)
+    n = len(dataset)
+    sizes = _sizes(lengths, n)
+    order = plain((random.Generator(0) if generator is None else generator).permutation(n))
+    if stratify is not None:
+        labels = backend.to_device(plain(stratify), "cpu")
+        if np.shape(labels) != (n,):
+            raise ValueError(f"stratify must hold one label for each of {n} examples, got shape {np.shape(labels)}")
+        order = _interleaved(order, np.asarray(labels))
+    return [Subset(dataset, part) for part in np.split(order, np.cumsum(sizes)[:-1])]
+
+
+def _sizes(lengths: Sequence[float], n: int) -> list[int]:
+    given = ", ".join(map(str, lengths))
+    if not len(lengths) or not all(math.isfinite(x) and x >= 0 for x in lengths):
+        raise ValueError(f"expected lengths or fractions that are not negative, got ({given})")
+    if all(isinstance(x, (int, np.integer)) for x in lengths):
+        if sum(lengths) != n:
+            raise ValueError(f"the lengths ({given}) sum to {sum(lengths)}, but the dataset has {n} examples")
+        return [int(x) for x in lengths]
+    if not math.isclose(math.fsum(lengths), 1, abs_tol=1e-6):
+        raise ValueError(f"the fractions ({given}) sum to {math.fsum(lengths):.6g}, expected 1; lengths are integers")
+    exact = np.asarray(lengths, np.float64) * n
+    sizes = np.floor(exact + 1e-9).astype(int)  # 0.07 * 100 is a little more than 7, 0.29 * 100 a little less than 29
+    sizes[np.argsort(sizes - exact, kind="stable")[: n - sizes.sum()]] += 1
+    return sizes.tolist()
+
+
+def _interleaved(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """``order`` such that each stretch of it has its share of every class: the i-th of m members of a class stands at the fraction (i + 1/2) / m of the way."""
+    _, classes, counts = np.unique(labels[order], return_inverse=True, return_counts=True)
+    rank = np.empty(len(order))
+    rank[np.argsort(classes, kind="stable")] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return order[np.argsort((rank + 0.5) / counts[classes], kind="stable")]
+
+
+def stratified_split(labels: np.ndarray, test_fraction: float, generator: Any = random) -> tuple[np.ndarray, np.ndarray]:
+    """Indices for training and for testing, in which every class has its share: ``test_fraction`` of each, rounded, is for testing.
+
+    Raises:
+        ValueError: ``test_fraction`` is not in (0, 1).
+    """
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction must lie between 0 and 1, got {test_fraction}")
+    train, test = [], []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label)).numpy()
+        n = round(test_fraction * len(members))
+        test.append(members[:n])
+        train.append(members[n:])
+    return np.concatenate(train), np.concatenate(test)
