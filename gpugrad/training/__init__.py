@@ -3,9 +3,10 @@
 from gpugrad.training import metrics
 from gpugrad.training.callbacks import Callback, EarlyStopping, GradientNorms, Run, TrainingError
 from gpugrad.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from gpugrad.training.evaluation import evaluate, predict
 from gpugrad.training.history import History
 from gpugrad.training.logs import JsonLog, Progress, TensorBoardLog
-from gpugrad.training.loop import evaluate, fit, predict
+from gpugrad.training.loop import fit
 from gpugrad.training.plot import plot_history
 
 __all__ = [

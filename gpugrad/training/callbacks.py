@@ -95,7 +95,7 @@ class Callbacks:
     """Several callbacks as one."""
 
     def __init__(self, callbacks: Any) -> None:
-        self.all: list[Callback] = list(callbacks)
+        self.all: list[Callback] = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
         for c in self.all:
             if not isinstance(c, Callback):
                 raise TypeError(f"a callback must be a gpugrad.training.Callback, got {c!r:.60}{': call it' if isinstance(c, type) else ''}")

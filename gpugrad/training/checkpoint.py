@@ -160,10 +160,15 @@ def _is_alive(pid: int) -> bool:
 
 def latest_checkpoint(directory: Path) -> str | None:
     """The path of the latest good checkpoint in a directory, None if there is none. Damaged ones are passed over, with a line on stderr for each."""
+    latest = find_latest(directory)
+    return latest and latest[0]
+
+
+def find_latest(directory: Path) -> tuple[str, dict[str, Any]] | None:
+    """The path of the latest good checkpoint, and what :func:`read_checkpoint` returns for it."""
     for place in reversed(_checkpoints(os.fspath(directory))):
         try:
-            read_checkpoint(place)
-            return place
+            return place, read_checkpoint(place)
         except CheckpointError as error:
             print(f"gpugrad: passed over a damaged checkpoint: {error}", file=sys.stderr)
     return None
@@ -186,21 +191,26 @@ def load_checkpoint(path: Path, **parts: Any) -> dict[str, Any]:
             it does not hold such a part.
     """
     path = os.fspath(path)
-    if not os.path.lexists(os.path.join(path, STATE)) and not _number(path):
-        found = latest_checkpoint(path)
-        if found is None:
-            raise CheckpointError(f"there is no checkpoint in {path!r}")
-        path = found
-    content = read_checkpoint(path)
-    states, parts = content["state"], {name: part for name, part in parts.items() if part is not None}
-    for name, part in parts.items():
+    if _number(path) or os.path.lexists(os.path.join(path, STATE)):
+        content = read_checkpoint(path)
+    elif latest := find_latest(path):
+        path, content = latest
+    else:
+        raise CheckpointError(f"there is no checkpoint in {path!r}")
+    restore(path, content, parts)
+    return content["state"]
+
+
+def restore(path: str, content: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Give each of the parts its state, once all of them are known to fit."""
+    present = {name: part for name, part in parts.items() if part is not None}
+    for name, part in present.items():
         _check_fits(path, content, name, part)
-    for name, part in parts.items():
+    for name, part in present.items():
         try:
-            part.load_state_dict(states[name])
+            part.load_state_dict(content["state"][name])
         except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
             raise CheckpointError(f"{path!r} does not fit the {name}, {type(part).__name__}: {_reason(error)}") from error
-    return states
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

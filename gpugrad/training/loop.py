@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from gpugrad import backend, nn, random, tree
-from gpugrad.autograd import no_grad
+from gpugrad import nn, random
 from gpugrad.tape import plain
 from gpugrad.training.callbacks import Callback, Callbacks, Run, TrainingError
-from gpugrad.training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, prepare, save_checkpoint
+from gpugrad.training.checkpoint import CheckpointError, find_latest, prepare, restore, save_checkpoint
+from gpugrad.training.checks import check_arguments, check_losses, check_weights, needs_argument, wants_metric
+from gpugrad.training.evaluation import Metrics, autocast_factory, evaluate, flags_restored, groups, measured_by, one_number
 from gpugrad.training.history import History, Meter
-
-Metrics = Mapping[str, Callable[[Any, Any], Any]]
 
 
 def fit(
@@ -81,9 +76,9 @@ def fit(
             the epochs that were completed as ``error.history``.
         ValueError, TypeError: arguments that make no sense; they are found before the first step.
     """
-    _check(train, epochs, accumulate, schedule, schedule_every, checkpoint, checkpoint_every, keep, resume, scaler, optimizer)
+    check_arguments(train, epochs, accumulate, schedule, schedule_every, checkpoint, checkpoint_every, keep, resume, scaler, optimizer, max_grad_norm)
     steps = math.ceil(len(train) / accumulate)  # type: ignore[arg-type]
-    run = Run(model, loss, optimizer, epochs, steps, metrics or {}, schedule, scaler, ema, autocast=_factory(autocast))
+    run = Run(model, loss, optimizer, epochs, steps, metrics or {}, schedule, scaler, ema, autocast=autocast_factory(autocast))
     hooks = Callbacks(callbacks)
     parts = {
         "model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler, "ema": ema, "generator": random.default_generator,
@@ -105,19 +100,20 @@ def fit(
             run.logs = {"epoch": run.epoch, **measured, **run.logs}
             run.history.rows.append(run.logs)
             if schedule is not None and schedule_every == "epoch":
-                schedule.step(*[_monitored(run, monitor)] if _wants_metric(schedule) else [])
+                schedule.step(*[_monitored(run, monitor)] if wants_metric(schedule) else [])
             hooks("on_epoch_end", run)
             if checkpoint is not None and (run.epoch % checkpoint_every == 0 or run.epoch == epochs or run.stop):
+                check_weights(run)
                 save_checkpoint(checkpoint, run.epoch, keep=keep, **parts)
     return run.history
 
 
 def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any, hooks: Callbacks) -> dict[str, float]:
     """One pass over the training batches; returns the means over its examples. The host waits for the device once, at the end."""
-    start, wants_closure = time.perf_counter(), _needs_argument(run.optimizer.step)
+    start, wants_closure = time.perf_counter(), needs_argument(run.optimizer.step)
     run.model.train()
     run.meter = meter = Meter(["loss", *run.metrics], len(batches))  # type: ignore[arg-type]
-    for group in _groups(batches, accumulate):
+    for group in groups(batches, accumulate):
         examples = sum(len(target) for _, _, target in group)
 
         def gradients(group: Any = group, examples: int = examples) -> Any:
@@ -127,10 +123,10 @@ def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any
             for number, inputs, target in group:
                 with run.autocast():
                     prediction = run.model(*inputs)
-                    value = _scalar(run.loss(prediction, target))
+                    value = one_number(run.loss(prediction, target))
                 share = value if len(group) == 1 else value * (len(target) / examples)
                 (share if run.scaler is None else run.scaler.scale(share)).backward()
-                meter.put(number, len(target), [value, *_measured(run.metrics, prediction, target)])
+                meter.put(number, len(target), [value, *measured_by(run.metrics, prediction, target)])
                 total = total + share.detach()
             return total
 
@@ -151,126 +147,11 @@ def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any
         run.step += 1
         hooks("on_step_end", run)
     table = meter.table()
-    _check_finite(run, table[:, 0], accumulate)
+    check_losses(run, table[:, 0], accumulate)
     return {**meter.means(table), "lr": float(plain(lr)), "examples_per_second": meter.examples / (time.perf_counter() - start)}
 
 
-def evaluate(
-    model: nn.Module, loss: Callable[[Any, Any], Any], batches: Iterable[Any], metrics: Metrics | None = None, *, autocast: Any = None
-) -> dict[str, float]:
-    """The means of the loss and the metrics over all examples, in eval mode and without recording; the modules' ``training`` flags are restored."""
-    metrics, context = metrics or {}, _factory(autocast)
-    meter = Meter(["loss", *metrics], len(batches))  # type: ignore[arg-type]
-    with _flags_restored(model), no_grad():
-        model.eval()
-        for ((number, inputs, target),) in _groups(batches, 1):
-            with context():
-                prediction = model(*inputs)
-                value = loss(prediction, target)
-            meter.put(number, len(target), [_scalar(value), *_measured(metrics, prediction, target)])
-    return meter.means()
-
-
-def predict(model: nn.Module, inputs: Iterable[Any], *, autocast: Any = None) -> Any:
-    """The model's outputs for all batches, one after the other in one plain array on the model's device: in eval mode and without recording.
-
-    ``inputs`` yields arrays, or tuples of them, which the model is called with; of a loader of ``(x, y)`` write ``(x for x, _ in loader)``.
-    """
-    context, outputs = _factory(autocast), []
-    with _flags_restored(model), no_grad():
-        model.eval()
-        for batch in inputs:
-            with context():
-                outputs.append(plain(model(*batch) if isinstance(batch, (tuple, list)) else model(batch)))
-    if not outputs:
-        raise ValueError("predict: got no batches, expected at least one")
-    return backend.namespace(outputs[0]).concatenate(outputs)
-
-
-# ------------------------------------------------------------------------------------------------- batches
-
-
-def _groups(batches: Iterable[Any], size: int) -> Iterator[list[tuple[int, Sequence[Any], Any]]]:
-    """Lists of ``size`` batches, the last with those that are left: (number of the batch in the epoch, inputs, target)."""
-    numbered = enumerate(batches)
-    while group := list(itertools.islice(numbered, size)):
-        yield [(number, *_split(batch)) for number, batch in group]
-
-
-def _split(batch: Any) -> tuple[Sequence[Any], Any]:
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-        got = f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
-        raise TypeError(f"a batch must be a tuple (inputs ..., target), got {got}; to learn the inputs themselves write TensorDataset(x, x)")
-    return batch[:-1], batch[-1]
-
-
-def _measured(metrics: Metrics, prediction: Any, target: Any) -> list[Any]:
-    if not metrics:
-        return []
-    prediction = tree.map_leaves(plain, prediction)
-    with no_grad():
-        return [f(prediction, target) for f in metrics.values()]
-
-
-def _scalar(value: Any) -> Any:
-    if getattr(value, "size", 1) != 1:
-        raise ValueError(f"the loss of a batch must be one number, got shape {value.shape}: take its mean, reduction='mean'")
-    return value.reshape(()) if getattr(value, "ndim", 0) else value
-
-
-def _check_finite(run: Run, losses: np.ndarray, accumulate: int) -> None:
-    if len(losses) == 0:
-        raise TrainingError(f"epoch {run.epoch}: the training data yielded no batches; a loader that is used up must be made anew for every epoch")
-    wrong = np.flatnonzero(~np.isfinite(losses))
-    if len(wrong):
-        lr = float(plain(run.optimizer.param_groups[0]["lr"]))
-        raise TrainingError(
-            f"the loss became {losses[wrong[0]]} in epoch {run.epoch}, step {wrong[0] // accumulate + 1} of {run.steps_per_epoch}: "
-            f"try a smaller learning rate (it is {lr:g}) or max_grad_norm=1.0, and look for nan in the data; gpugrad.detect_anomaly() names the operation"
-        )
-
-
 # ------------------------------------------------------------------------------------------------- around the loop
-
-
-def _check(
-    train: Any,
-    epochs: Any,
-    accumulate: Any,
-    schedule: Any,
-    every: str,
-    checkpoint: Any,
-    checkpoint_every: Any,
-    keep: Any,
-    resume: bool,
-    scaler: Any,
-    optimizer: Any,
-) -> None:
-    for name, n in (("epochs", epochs), ("accumulate", accumulate), ("checkpoint_every", checkpoint_every), ("keep", 1 if keep is None else keep)):
-        if not isinstance(n, (int, np.integer)) or n < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {n!r}")
-    if not hasattr(train, "__len__"):
-        raise TypeError(f"train must have a length, the number of its batches, got {type(train).__name__}: use a gpugrad.data.DataLoader, or a list of batches")
-    if len(train) == 0:
-        raise ValueError("train has no batches; with drop_last=True a DataLoader needs at least batch_size examples")
-    if every not in ("epoch", "step"):
-        raise ValueError(f"schedule_every must be 'epoch' or 'step', got {every!r}")
-    if schedule is not None and every == "step" and _wants_metric(schedule):
-        raise ValueError(f"{type(schedule).__name__} is given a number that is known once an epoch: schedule_every must be 'epoch', got 'step'")
-    if scaler is not None and _needs_argument(optimizer.step):
-        raise ValueError(f"{type(optimizer).__name__} calls its closure several times in a step, which a gradient scaler cannot follow: use scaler=None")
-    if resume and checkpoint is None:
-        raise ValueError("resume=True needs the directory of the checkpoints: fit(..., checkpoint=...)")
-
-
-def _needs_argument(step: Callable[..., Any]) -> bool:
-    """Whether an optimizer's step needs a closure, or a schedule's a number: its first parameter has no default."""
-    parameters = [p for p in inspect.signature(step).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return bool(parameters) and parameters[0].default is inspect.Parameter.empty
-
-
-def _wants_metric(schedule: Any) -> bool:
-    return getattr(schedule, "needs_metric", None) or _needs_argument(schedule.step)
 
 
 def _monitored(run: Run, monitor: str | None) -> float:
@@ -280,41 +161,22 @@ def _monitored(run: Run, monitor: str | None) -> float:
     return run.logs[name]
 
 
-def _factory(autocast: Any) -> Callable[[], AbstractContextManager[Any]]:
-    if autocast is None:
-        return nullcontext
-    if not isinstance(autocast, (str, np.dtype, type)):
-        return lambda: autocast
-    from gpugrad import amp
-
-    return lambda: amp.autocast(autocast)
-
-
 def _stateful(loader: Any) -> Any:
     return loader if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict") else None
 
 
 def _open_checkpoints(directory: str, parts: Mapping[str, Any], resume: bool) -> None:
     prepare(directory)
-    latest = latest_checkpoint(directory)
-    if latest is not None and not resume:
+    if (latest := find_latest(directory)) is None:
+        return
+    path, content = latest
+    if not resume:
         raise CheckpointError(
-            f"{directory!r} holds checkpoints of another training, the latest {latest!r}: go on with it by resume=True, or give another directory"
+            f"{directory!r} holds checkpoints of another training, the latest {path!r}: go on with it by resume=True, or give another directory"
         )
-    if latest is not None:
-        held = load_checkpoint(latest, **parts)
-        if surplus := [name for name in held if parts.get(name) is None]:
-            raise CheckpointError(f"{latest!r} was made with {', '.join(surplus)}: give fit the same arguments as before")
-
-
-@contextmanager
-def _flags_restored(model: nn.Module) -> Iterator[None]:
-    flags = [(m, m.training) for m in model.modules()]
-    try:
-        yield
-    finally:
-        for m, training in flags:
-            m.training = training
+    if surplus := [name for name in content["state"] if parts.get(name) is None]:
+        raise CheckpointError(f"{path!r} was made with {', '.join(surplus)}: give fit the same arguments as before")
+    restore(path, content, parts)
 
 
 @contextmanager
@@ -323,7 +185,7 @@ def _restored(model: nn.Module, optimizer: Any, max_grad_norm: float | None) -> 
     try:
         if max_grad_norm is not None:
             optimizer.max_grad_norm = max_grad_norm
-        with _flags_restored(model):
+        with flags_restored(model):
             yield
     finally:
         if max_grad_norm is not None:

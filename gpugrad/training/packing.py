@@ -111,7 +111,7 @@ def _unpack_array(packed: dict[str, Any], name: Any, arrays: Mapping[str, np.nda
 
 def checksum(a: np.ndarray) -> int:
     """CRC-32 of an array's bytes, in C order."""
-    return zlib.crc32(memoryview(np.ascontiguousarray(a).reshape(-1).view(np.uint8)))
+    return zlib.crc32(np.ascontiguousarray(a).reshape(-1).view(np.uint8).data)
 
 
 def to_json(packed: Any) -> str:

@@ -1,0 +1,93 @@
+"""What can be wrong with a training run, and what to do about it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpugrad.optim.optimizer import as_real, total_norm
+from gpugrad.tape import is_inexact, plain
+from gpugrad.training.callbacks import Run, TrainingError
+
+
+def check_arguments(
+    train: Any,
+    epochs: Any,
+    accumulate: Any,
+    schedule: Any,
+    every: str,
+    checkpoint: Any,
+    checkpoint_every: Any,
+    keep: Any,
+    resume: bool,
+    scaler: Any,
+    optimizer: Any,
+    max_grad_norm: Any,
+) -> None:
+    """Find out before the first step what makes no sense.
+
+    Raises:
+        ValueError, TypeError: got, expected, remedy.
+    """
+    for name, n in (("epochs", epochs), ("accumulate", accumulate), ("checkpoint_every", checkpoint_every), ("keep", 1 if keep is None else keep)):
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {n!r}")
+    if not hasattr(train, "__len__"):
+        raise TypeError(f"train must have a length, the number of its batches, got {type(train).__name__}: use a gpugrad.data.DataLoader, or a list of batches")
+    if len(train) == 0:
+        raise ValueError("train has no batches; with drop_last=True a DataLoader needs at least batch_size examples")
+    if every not in ("epoch", "step"):
+        raise ValueError(f"schedule_every must be 'epoch' or 'step', got {every!r}")
+    if schedule is not None and every == "step" and wants_metric(schedule):
+        raise ValueError(f"{type(schedule).__name__} is given a number that is known once an epoch: schedule_every must be 'epoch', got 'step'")
+    if scaler is not None and needs_argument(optimizer.step):
+        raise ValueError(f"{type(optimizer).__name__} calls its closure several times in a step, which a gradient scaler cannot follow: use scaler=None")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be a positive number or None, got {max_grad_norm!r}")
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs the directory of the checkpoints: fit(..., checkpoint=...)")
+
+
+def needs_argument(step: Callable[..., Any]) -> bool:
+    """Whether an optimizer's step needs a closure, or a schedule's a number: its first parameter has no default."""
+    parameters = [p for p in inspect.signature(step).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return bool(parameters) and parameters[0].default is inspect.Parameter.empty
+
+
+def wants_metric(schedule: Any) -> bool:
+    """Whether a schedule goes by how the training goes."""
+    return getattr(schedule, "needs_metric", None) or needs_argument(schedule.step)
+
+
+def check_losses(run: Run, losses: np.ndarray, accumulate: int) -> None:
+    """The losses of an epoch's batches are numbers.
+
+    Raises:
+        TrainingError: there are none, or one is nan or infinite: the step is named.
+    """
+    if len(losses) == 0:
+        raise TrainingError(f"epoch {run.epoch}: the training data yielded no batches; what can be iterated once only, such as a generator, must be a list")
+    wrong = np.flatnonzero(~np.isfinite(losses))
+    if len(wrong):
+        step = wrong[0] // accumulate + 1
+        raise TrainingError(f"the loss became {losses[wrong[0]]} in epoch {run.epoch}, step {step} of {run.steps_per_epoch}: {_remedy(run)}")
+
+
+def check_weights(run: Run) -> None:
+    """The last step of an epoch can spoil the weights without spoiling a loss: such ones are not to take the place of good ones in a checkpoint.
+
+    Raises:
+        TrainingError: a weight is nan or infinite.
+    """
+    norm = float(total_norm([as_real(p.data) for p in run.model.parameters() if is_inexact(p.dtype)]))
+    if not math.isfinite(norm):
+        raise TrainingError(f"the norm of the weights became {norm} in the last step of epoch {run.epoch}: {_remedy(run)}")
+
+
+def _remedy(run: Run) -> str:
+    lr = float(plain(run.optimizer.param_groups[0]["lr"]))
+    return f"try a smaller learning rate (it is {lr:g}) or max_grad_norm=1.0, and look for nan in the data; gpugrad.detect_anomaly() names the operation"
