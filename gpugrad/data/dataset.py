@@ -48,7 +48,7 @@ class TensorDataset:
     def __init__(self, *arrays: Any) -> None:
         if not arrays:
             raise ValueError("TensorDataset needs at least one array")
-        self.arrays = tuple(_untracked(a) for a in arrays)
+        self.arrays = tuple(untracked(a) for a in arrays)
         shapes = ", ".join(str(a.shape) for a in self.arrays)
         if not all(a.ndim for a in self.arrays) or len({len(a) for a in self.arrays}) > 1:
             raise ValueError(f"the arrays of a TensorDataset must have the same number of rows, got shapes {shapes}")
@@ -133,7 +133,7 @@ def takes_rows(dataset: Any) -> bool:
 def fetch(dataset: Dataset, rows: Any) -> Any:
     """The batch of those rows: a tuple of arrays, or a dict where the examples are dicts."""
     batch = dataset[rows] if takes_rows(dataset) else collate([dataset[i] for i in rows.tolist()])
-    return tree.map_leaves(_untracked, batch if isinstance(batch, (tuple, dict)) else tuple(batch) if isinstance(batch, list) else (batch,))
+    return tree.map_leaves(untracked, batch if isinstance(batch, (tuple, dict)) else tuple(batch) if isinstance(batch, list) else (batch,))
 
 
 def collate(examples: Sequence[Any]) -> Any:
@@ -156,17 +156,25 @@ def _stack(values: tuple[Any, ...]) -> Any:
     if isinstance(first, (bool, int, float, complex, np.generic)):
         array = backend.asarray(list(values))
         return array.astype(get_default_dtype()) if type(first) is float and array.dtype == np.float64 else array
-    arrays = [backend.asarray(_untracked(v)) for v in values]
+    arrays = [backend.asarray(untracked(v)) for v in values]
     odd = next((a.shape for a in arrays if a.shape != arrays[0].shape), None)
     if odd is not None:
         raise ValueError(f"the examples of a batch must have one shape, got {arrays[0].shape} and {odd}: pad them, or use batch_size=1")
     return backend.namespace(arrays[0]).stack(arrays)
 
 
-def _untracked(x: Any) -> Any:
+def untracked(x: Any) -> Any:
+    """The plain array of an array, a Tensor or a nest of numbers.
+
+    Raises:
+        TypeError: a Tensor that is tracked, or no numbers.
+    """
     if type(x) is Tensor and x.requires_grad:
-        raise TypeError("a dataset holds data, got a Tensor that requires grad, whose derivative would be lost: use .detach()")
-    return backend.asarray(plain(x))
+        raise TypeError("expected data, got a Tensor that requires grad, whose derivative would be lost: use .detach()")
+    array = backend.asarray(plain(x))
+    if array.dtype.kind in "OSUmM":
+        raise TypeError(f"expected numbers, got an array of {array.dtype}")
+    return array
 
 
 def length(dataset: Any) -> int:

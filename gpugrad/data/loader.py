@@ -15,7 +15,7 @@ from gpugrad.data.prefetch import in_background, uploaded
 from gpugrad.tape import plain
 
 # Bytes of a batch on the CPU from which a thread that takes its rows pays: below, handing it over costs more than taking them.
-LEAST = 1 << 20
+LEAST = 1 << 18
 
 
 class DataLoader:
@@ -33,7 +33,7 @@ class DataLoader:
         generator: by default ``gpugrad.random.Generator(0)``, so that every loader gives the same batches unless it is told otherwise.
         device: "cpu", "cuda", "cuda:N" or "auto". Arrays that lie on a GPU are indexed there.
         prefetch: how many batches a thread fetches before they are asked for; on the way to a GPU through pinned memory and on a stream of its own. 0: none, in
-            the calling thread. By default 2 where that is quicker: not for arrays whose batches are smaller than 1 MiB and stay on the CPU. Arrays on a GPU need no thread.
+            the calling thread. By default 2 where that is quicker: not for arrays whose batches are smaller than 256 KiB and stay on the CPU. Arrays on a GPU need no thread.
 
     Raises:
         TypeError: not a dataset.
