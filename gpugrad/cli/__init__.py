@@ -1,4 +1,4 @@
-"""The command line: ``gpugrad train``, ``gpugrad check`` and ``gpugrad info``."""
+"""The command line: ``gpugrad train``, ``predict``, ``evaluate``, ``info`` and ``check``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from gpugrad import backend
 from gpugrad.cli.parser import make_parser
 from gpugrad.cli.refusal import RefusalError
 
@@ -20,8 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusalError as refusal:
         print(f"gpugrad: {refusal}", file=sys.stderr)
         return refusal.code
+    except backend.DeviceError as error:
+        print(f"gpugrad: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except MemoryError as error:
-        print(f"gpugrad: out of memory: {error}; try smaller --layers", file=sys.stderr)
+        print(f"gpugrad: out of memory: {error}; try a smaller --batch-size, or smaller --layers", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

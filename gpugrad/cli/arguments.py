@@ -28,6 +28,18 @@ def positive(kind: type) -> Callable[[str], Any]:
     return parse
 
 
+def not_negative(kind: type) -> Callable[[str], Any]:
+    """A number from 0."""
+
+    def parse(text: str) -> Any:
+        number = _number(kind, text)
+        if not 0 <= number < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is {'negative' if number < 0 else 'not a finite number'}")
+        return number
+
+    return parse
+
+
 def fraction(text: str) -> float:
     """A number in [0, 1)."""
     number = _number(float, text)
@@ -36,12 +48,9 @@ def fraction(text: str) -> float:
     return number
 
 
-def seed(text: str) -> int:
-    """A whole number from 0."""
-    number = _number(int, text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is negative")
-    return number
+def names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]
 
 
 def _number(kind: type, text: str) -> Any:

@@ -3,144 +3,193 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import sys
-import tempfile
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-import gpugrad
-from gpugrad import backend, data, io, nn, optim, random
+from gpugrad import amp, backend, data, nn, optim, random, training
+from gpugrad.cli import examples, files, model_file, resume
+from gpugrad.cli.evaluate import rmse
+from gpugrad.cli.model_file import Model
+from gpugrad.cli.recipes import make_optimizer, make_schedule
 from gpugrad.cli.refusal import RefusalError
-
-OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {  # with the learning rate that goes with it
-    "adamw": (optim.AdamW, 3e-3),
-    "adam": (optim.Adam, 3e-3),
-    "sgd": (lambda params, lr: optim.SGD(params, lr, momentum=0.9), 0.1),
-}
+from gpugrad.training import metrics
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train, save, and print the accuracy on the test set."""
-    try:
-        device = backend.device_name(args.device)
-        digits = data.load_digits(seed=args.seed)
-    except (ValueError, ImportError, backend.DeviceError) as error:
-        raise RefusalError(str(error)) from None
-    check_writable(args.output)
-    x, y, x_test, y_test = (backend.to_device(a, device) for a in digits)
+    """Train, save, and print how well it does on the test rows."""
+    _complete(args)
+    _check_options(args)
+    device = backend.device_name(args.device)
+    parts = examples.load(args)
+    checkpoint = resume.Options(args, device, parts)
     random.seed(args.seed)
-    model = nn.MLP([x.shape[1], *args.layers, 10], args.activation, device=device)
-    print(
-        f"{len(x)} digits to learn from, {len(x_test)} to test on; {sum(p.size for p in model.parameters()):,} parameters on {device}; seed {args.seed}",
-        flush=True,
-    )
-    fit(model, x, y, args)
-    with gpugrad.no_grad():
-        accuracy = float((model(x_test).data.argmax(axis=1) == y_test).mean())
-    save(model, accuracy, args)
-    print(f"test accuracy: {accuracy:.4f}")
+    model = _new_model(args, parts, device)
+    print(_summary(parts, model, device, args), flush=True)
+    with np.errstate(all="ignore"):
+        history = fit(model, parts, args, device, checkpoint)
+    model.about |= {"seed": args.seed, "epochs": len(history), "options": checkpoint.options, "scores": dict(scores(model, parts))}
+    files.saving("--output", args.output, lambda: model_file.save(args.output, model))
+    print(f"saved {args.output}")
+    if args.plot:
+        files.saving("--plot", args.plot, lambda: training.plot_history(history, args.plot))
+        print(f"plotted {args.plot}")
+    for name, value in model.about["scores"].items():
+        print(f"{name}: {value}")
 
 
-def fit(model: nn.Module, x: Any, y: Any, args: argparse.Namespace) -> None:
-    """Minibatch descent with a learning rate that falls along half a cosine; every epoch is reported."""
-    make, usual = OPTIMIZERS[args.optimizer]
-    optimizer = make(model.parameters(), lr=args.lr or usual)
-    peak, steps = optimizer.param_groups[0]["lr"], args.epochs * math.ceil(len(x) / args.batch_size)
-    loss_of = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
-    done = 0
-    with (Bar if sys.stdout.isatty() else Lines)(args.epochs, steps) as report, np.errstate(all="ignore"):
-        for epoch in range(1, args.epochs + 1):
-            start, total, right = time.perf_counter(), 0.0, 0
-            for xb, yb in data.minibatches(x, y, args.batch_size):
-                optimizer.param_groups[0]["lr"] = peak * (1 + math.cos(math.pi * done / steps)) / 2
-                logits = model(xb)
-                loss = loss_of(logits, yb)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                total += loss.data * len(xb)  # these two stay on the device until the epoch ends
-                right += (logits.data.argmax(axis=1) == yb).sum()
-                done += 1
-                report.step()
-            mean = float(total) / len(x)
-            if not math.isfinite(mean):
-                raise RefusalError(f"the loss became {mean} in epoch {epoch}: try a smaller --lr", 1)
-            report.epoch(epoch, mean, int(right) / len(x), len(x) / (time.perf_counter() - start))
+# ------------------------------------------------------------------------------------------------- before
 
 
-class Lines:
-    """Progress for a file or a pipe: a line per epoch."""
-
-    def __init__(self, epochs: int, steps: int) -> None:
-        self.epochs = epochs
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def step(self) -> None:
-        """After every minibatch."""
-
-    def epoch(self, epoch: int, loss: float, accuracy: float, rate: float) -> None:
-        """After every epoch, with means over it."""
-        print(f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {loss:.4f}  accuracy {accuracy:.4f}  {rate:,.0f} examples/s", flush=True)
+def _complete(args: argparse.Namespace) -> None:
+    """Fill in the defaults that depend on other options."""
+    if args.output is None:
+        stem = "digits" if args.data is None else os.path.basename(os.path.normpath(args.data)).split(".")[0]
+        args.output = f"{stem or 'model'}.safetensors"
+    if args.label_smoothing is None:
+        args.label_smoothing = 0.1 if args.data is None else 0.0
 
 
-class Bar(Lines):
-    """Progress for a terminal: a bar."""
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse what cannot be done before any work is."""
+    files.check_writable("--output", args.output)
+    if args.plot is not None:
+        files.check_writable("--plot", args.plot, (".png", ".pdf", ".svg"))
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError as error:
+            raise RefusalError(f"--plot needs Matplotlib, which cannot be imported ({error}): pip install 'gpugrad[plot]'") from None
+    if args.log is not None:
+        files.check_writable("--log", args.log)
+    for option in ("checkpoint", "tensorboard"):
+        if getattr(args, option) is not None:
+            files.check_new_folder(f"--{option}", getattr(args, option))
+    files.check_distinct({f"--{k}": getattr(args, k) for k in ("data", "output", "plot", "log", "checkpoint", "tensorboard")})
+    if args.early_stopping and not args.validation:
+        raise RefusalError("--early-stopping looks at validation rows: add --validation 0.1")
+    if args.resume and not args.checkpoint:
+        raise RefusalError("--resume needs the folder of the checkpoints: add --checkpoint DIR")
+    if args.norm == "batch" and args.batch_size == 1:
+        raise RefusalError("--norm batch needs at least two rows in a batch: --batch-size 1 has one")
+    if args.optimizer == "lbfgs" and (args.accumulate > 1 or args.dtype in ("float16", "bfloat16")):
+        raise RefusalError("--optimizer lbfgs evaluates a batch several times: it goes with neither --accumulate nor 16 bits")
 
-    def __init__(self, epochs: int, steps: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        super().__init__(epochs, steps)
-        self.bar = Progress(TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[means]}"), TimeRemainingColumn())
-        self.task = self.bar.add_task("", total=steps, epoch=f"0/{epochs}", means="")
-
-    def __enter__(self) -> Bar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def step(self) -> None:
-        """After every minibatch."""
-        self.bar.advance(self.task)
-
-    def epoch(self, epoch: int, loss: float, accuracy: float, rate: float) -> None:
-        """After every epoch, with means over it."""
-        self.bar.update(self.task, epoch=f"{epoch}/{self.epochs}", means=f"loss {loss:.4f}  accuracy {accuracy:.4f}  {rate:,.0f} examples/s")
+def _new_model(args: argparse.Namespace, parts: examples.Parts, device: str) -> Model:
+    architecture = {
+        "sizes": [len(parts.columns), *args.layers, len(parts.classes) or len(parts.targets)],
+        "activation": args.activation,
+        "norm": None if args.norm == "none" else args.norm,
+        "dropout": args.dropout,
+        "residual": args.residual,
+        "dtype": "float64" if args.dtype == "float64" else "float32",
+    }
+    try:
+        network = model_file.build(architecture, device)
+    except ValueError as error:
+        raise RefusalError(error) from None
+    return Model(network, architecture, parts.task, parts.columns, parts.targets, parts.classes, parts.inputs, parts.outputs)
 
 
-def check_writable(path: str) -> None:
-    """Find out before the work whether its result can be saved.
+def _summary(parts: examples.Parts, model: Model, device: str, args: argparse.Namespace) -> str:
+    counts = f"{len(parts.train[0]):,} {parts.name} to learn from, "
+    counts += f"{len(parts.validation[0]):,} to validate, " if args.validation else ""
+    counts += f"{len(parts.test[0]):,} to test on; {sum(p.size for p in model.network.parameters()):,} parameters on {device}; seed {args.seed}"
+    if args.data is None:
+        return counts
+    if parts.task == "classification":
+        return f"classification of {parts.targets[0]!r} from {len(parts.columns)} columns: {len(parts.classes)} classes\n{counts}"
+    return f"regression of {', '.join(map(repr, parts.targets))} from {len(parts.columns)} columns\n{counts}"
+
+
+# ------------------------------------------------------------------------------------------------- training
+
+
+def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: str, checkpoint: resume.Options) -> training.History:
+    """Train the network with everything that the options ask for; it has the weights to be saved at the end.
 
     Raises:
-        RefusalError: it cannot.
+        RefusalError: training failed on the way, with exit code 1.
     """
-    folder = os.path.dirname(path) or "."
-    if not path or os.path.isdir(path):
-        raise RefusalError(f"--output: {path!r} is a folder, expected the name of a file" if path else "--output: got an empty name")
+    classify = parts.task == "classification"
+    batches = _loader(parts.train, model, args, device)
+    optimizer = make_optimizer(model.network.parameters(), args)
+    schedule, every = make_schedule(optimizer, args, -(-len(batches) // args.accumulate))
+    ema = optim.ExponentialMovingAverage(model.network, decay=args.ema, warmup=True) if args.ema else None
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        history = training.fit(
+            model.network,
+            nn.CrossEntropyLoss(label_smoothing=args.label_smoothing) if classify else nn.MSELoss(),
+            optimizer,
+            batches,
+            validation=_loader(parts.validation, model, args, device, training=False) if args.validation else None,
+            epochs=args.epochs,
+            metrics={"accuracy": metrics.accuracy} if classify else None,
+            schedule=schedule,
+            schedule_every=every,
+            accumulate=args.accumulate,
+            max_grad_norm=args.clip,
+            autocast=args.dtype if args.dtype in ("float16", "bfloat16") else None,
+            scaler=amp.GradScaler() if args.dtype == "float16" else None,
+            ema=ema,
+            callbacks=[*_callbacks(args), checkpoint],
+            checkpoint=args.checkpoint,
+            checkpoint_every=args.checkpoint_every,
+            resume=args.resume,
+        )
+    except training.TrainingError as error:
+        raise RefusalError(f"{str(error).partition(': try')[0]}: try a smaller --lr (it was {optimizer.param_groups[0]['lr']:.3g}), or --clip 1", 1) from None
+    except training.CheckpointError as error:
+        raise RefusalError(error, 1) from None
     except OSError as error:
-        raise RefusalError(f"--output: cannot write to {folder!r}: {error.strerror}") from None
+        raise RefusalError(f"cannot write {error.filename or 'a file'}: {error.strerror or error}", 1) from None
+    if ema is not None and not args.early_stopping:  # which has put back the best averages itself
+        ema.copy_to(model.network)
+    return history
 
 
-def save(model: nn.Module, accuracy: float, args: argparse.Namespace) -> None:
-    """Write the model, with what it takes to build it again."""
-    layers = ",".join(map(str, args.layers))
-    about = {"format": "gpugrad MLP", "hidden_layers": layers, "activation": args.activation, "seed": str(args.seed), "test_accuracy": f"{accuracy:.4f}"}
-    try:
-        io.save(args.output, model.state_dict(), about)
-    except OSError as error:
-        raise RefusalError(f"--output: cannot write {args.output!r}: {error.strerror}", 1) from None
-    print(f"saved {args.output}")
+def _callbacks(args: argparse.Namespace) -> list[training.Callback]:
+    wanted: list[training.Callback] = [training.GradientNorms()] if args.plot or args.tensorboard else []
+    wanted.append(training.Progress())
+    if args.early_stopping:
+        wanted.append(training.EarlyStopping("val_loss", args.early_stopping))
+    if args.log is not None:
+        wanted.append(training.JsonLog(args.log))
+    if args.tensorboard is not None:
+        try:
+            wanted.append(training.TensorBoardLog(args.tensorboard))
+        except ImportError as error:
+            raise RefusalError(f"--tensorboard: {error}") from None
+    return wanted
+
+
+def _loader(part: tuple[np.ndarray, np.ndarray], model: Model, args: argparse.Namespace, device: str, training: bool = True) -> data.DataLoader:
+    dtype = model.architecture["dtype"]
+    x = model.inputs.transform(part[0]).astype(dtype)
+    y = part[1] if model.outputs is None else model.outputs.transform(part[1]).astype(dtype)
+    n = len(x)
+    size = args.batch_size or (n if args.optimizer == "lbfgs" else 32)
+    if not training:
+        return data.DataLoader(data.TensorDataset(x, y), max(size, 1024), device=device)
+    alone = args.norm == "batch" and n % size == 1  # the statistics of a single row are of no use
+    return data.DataLoader(data.TensorDataset(x, y), size, shuffle=True, drop_last=alone, generator=random.Generator(args.seed), device=device)
+
+
+# ------------------------------------------------------------------------------------------------- after
+
+
+def scores(model: Model, parts: examples.Parts) -> list[tuple[str, str]]:
+    """Names and values of what is printed at the end, on validation and test rows."""
+    found = []
+    for name, (x, y) in (("validation", parts.validation), ("test", parts.test)):
+        if not len(x):
+            continue
+        outputs = model.predict(x)
+        if parts.task == "classification":
+            found.append((f"{name} accuracy", f"{(outputs.argmax(axis=1) == y).mean():.4f}"))
+            continue
+        for k, target in enumerate(parts.targets):
+            of = f" of {target}" if len(parts.targets) > 1 else ""
+            found.append((f"{name} RMSE{of}", f"{rmse(outputs[:, k], y[:, k]):.6g}"))
+            found.append((f"{name} R2{of}", f"{metrics.r2_score(outputs[:, k], y[:, k]):.4f}"))
+    return found

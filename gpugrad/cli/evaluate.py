@@ -1,0 +1,87 @@
+"""``gpugrad evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gpugrad import backend
+from gpugrad.cli import model_file
+from gpugrad.cli.matching import rows_for
+from gpugrad.training import metrics
+
+WIDTH = 80  # of the tables, at most
+NAME = 24  # of a class's name in them, at most
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Print how well the predictions agree with the target column."""
+    model = model_file.load(args.model, backend.device_name(args.device))
+    x, y = rows_for(args.data, model, with_target=True)
+    assert y is not None
+    outputs = model.predict(x)
+    print(f"{len(x):,} rows of {args.data}")
+    print("\n".join(scores_of_classes(y, outputs, model.classes) if model.task == "classification" else scores_of_numbers(y, outputs, model.targets)))
+
+
+# ------------------------------------------------------------------------------------------------- classification
+
+
+def scores_of_classes(y: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Iterator[str]:
+    """The lines: confusion matrix, a row of scores for every class, and the accuracy."""
+    predicted = probabilities.argmax(axis=1)
+    yield ""
+    yield from _confusion(metrics.confusion_matrix(predicted, y, len(classes)), classes)
+    yield ""
+    yield str(metrics.classification_report(predicted, y, [_short(c, NAME) for c in classes]))
+
+
+def _confusion(matrix: np.ndarray, classes: Sequence[str]) -> Iterator[str]:
+    """Rows are true classes and columns predicted ones; where that is too wide, the pairs that are mistaken most often."""
+    left = min(max(len(c) for c in classes), NAME)
+    cell = max(len(f"{matrix.max()}"), min(max(len(c) for c in classes), 8)) + 2
+    if left + cell * len(classes) > WIDTH:
+        cell = max(len(f"{matrix.max()}"), len(f"{len(classes)}") + 1) + 1
+        heads, numbered = [f"#{i}" for i in range(len(classes))], True
+        left = min(left, NAME - 4) + 4
+    else:
+        heads, numbered = [_short(c, cell - 2) for c in classes], False
+    if left + cell * len(classes) > WIDTH:
+        yield from _mistakes(matrix, classes)
+        return
+    yield "confusion matrix: a row for each true class, a column for each predicted one"
+    yield " " * left + "".join(f"{h:>{cell}}" for h in heads)
+    for i, (name, row) in enumerate(zip(classes, matrix)):
+        label = f"{f'#{i}':<3} {_short(name, left - 4)}" if numbered else _short(name, left)
+        yield f"{label:<{left}}" + "".join(f"{n or '.':>{cell}}" for n in row)
+
+
+def _mistakes(matrix: np.ndarray, classes: Sequence[str], most: int = 10) -> Iterator[str]:
+    pairs = [(int(matrix[i, j]), i, j) for i, j in np.argwhere(matrix) if i != j]
+    yield f"the most frequent mistakes of {sum(n for n, _, _ in pairs):,}" if pairs else "no mistakes"
+    for n, i, j in sorted(pairs, key=lambda p: (-p[0], p[1:]))[:most]:
+        yield f"{n:>8,}  {_short(classes[i], 30)} taken for {_short(classes[j], 30)}"
+
+
+def _short(name: str, width: int) -> str:
+    return name if len(name) <= width else name[: max(width - 1, 0)] + "…"
+
+
+# ------------------------------------------------------------------------------------------------- regression
+
+
+def scores_of_numbers(y: np.ndarray, predicted: np.ndarray, targets: Sequence[str]) -> Iterator[str]:
+    """The lines: RMSE and mean absolute error in the target's units, and R2, for every target."""
+    for k, name in enumerate(targets):
+        if len(targets) > 1:
+            yield f"{name}:"
+        yield f"RMSE: {rmse(predicted[:, k], y[:, k]):.6g}"
+        yield f"MAE: {metrics.mean_absolute_error(predicted[:, k], y[:, k]):.6g}"
+        yield f"R2: {metrics.r2_score(predicted[:, k], y[:, k]):.4f}"
+
+
+def rmse(predicted: np.ndarray, y: np.ndarray) -> float:
+    """The root of the mean squared error."""
+    return float(np.sqrt(np.mean((predicted - y) ** 2)))

@@ -1,0 +1,85 @@
+"""The optimizers and the schedules of ``gpugrad train``, by name, with the numbers that suit small networks."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from gpugrad import optim
+from gpugrad.cli.refusal import RefusalError
+from gpugrad.optim import lr_scheduler
+
+OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {  # the class, the learning rate that goes with it, options
+    "adamw": ("AdamW", 3e-3, {}),
+    "adam": ("Adam", 3e-3, {}),
+    "nadam": ("NAdam", 2e-3, {}),
+    "sgd": ("SGD", 0.1, {"momentum": 0.9}),
+    "rmsprop": ("RMSprop", 1e-3, {}),
+    "adagrad": ("Adagrad", 2e-2, {}),
+    "adadelta": ("Adadelta", 1.0, {}),
+    "lion": ("Lion", 3e-4, {}),
+    "lbfgs": ("LBFGS", 1.0, {"line_search_fn": "strong_wolfe"}),
+}
+SCHEDULES = ("cosine", "none", "step", "exponential", "onecycle", "plateau", "warmup-cosine", "restarts")
+WARMS_UP_ITSELF = ("onecycle", "plateau")  # or cannot follow a warm-up, as what it goes by is a loss and not a count
+
+
+def make_optimizer(params: Iterable[Any], args: argparse.Namespace) -> optim.Optimizer:
+    """The optimizer that the options ask for.
+
+    Raises:
+        RefusalError: L-BFGS with weight decay.
+    """
+    name, rate, options = OPTIMIZERS[args.optimizer]
+    if args.weight_decay is not None:
+        if name == "LBFGS":
+            raise RefusalError("--weight-decay: L-BFGS has none; choose another --optimizer")
+        options = {**options, "weight_decay": args.weight_decay}
+    return getattr(optim, name)(params, lr=args.lr or rate, **options)
+
+
+def make_schedule(optimizer: optim.Optimizer, args: argparse.Namespace, steps_per_epoch: int) -> tuple[Any, str]:
+    """The schedule that the options ask for, or None, and how often it steps: every "step", or every "epoch"."""
+    total = args.epochs * steps_per_epoch
+    warm = math.ceil(warmup_epochs(args) * steps_per_epoch)
+    if args.schedule == "plateau":
+        return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.3, patience=max(args.epochs // 10, 2)), "epoch"
+    if warm and warm >= total:
+        raise RefusalError(f"--warmup {args.warmup:g}: expected less than --epochs {args.epochs}")
+    after = _after_warmup(optimizer, args.schedule, total - warm)
+    if not warm:
+        return after, "step"
+    # The first step would have no learning rate at all with a factor of 0.
+    rise = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warm + 1), end_factor=1.0, total_iters=warm)
+    return (rise if after is None else lr_scheduler.SequentialLR(optimizer, [rise, after], milestones=[warm])), "step"
+
+
+def warmup_epochs(args: argparse.Namespace) -> float:
+    """Over how many epochs the learning rate rises.
+
+    Raises:
+        RefusalError: a warm-up with a schedule that has none.
+    """
+    if args.warmup and args.schedule in WARMS_UP_ITSELF:
+        raise RefusalError(f"--warmup does not go with --schedule {args.schedule}")
+    if args.warmup is None:
+        return args.epochs / 10 if args.schedule == "warmup-cosine" else 0.0
+    return args.warmup
+
+
+def _after_warmup(optimizer: optim.Optimizer, schedule: str, steps: int) -> Any:
+    """What the learning rate does in the ``steps`` steps that are left."""
+    rate = optimizer.param_groups[0]["lr"]
+    if schedule in ("cosine", "warmup-cosine"):
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    if schedule == "step":
+        return lr_scheduler.StepLR(optimizer, step_size=math.ceil(steps / 3), gamma=0.1)
+    if schedule == "exponential":
+        return lr_scheduler.ExponentialLR(optimizer, gamma=0.01 ** (1 / steps))
+    if schedule == "onecycle":
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, cycle_momentum=False)
+    if schedule == "restarts":
+        return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=math.ceil(steps / 7), T_mult=2)  # 7 = 1 + 2 + 4: three cycles
+    return None
