@@ -51,6 +51,7 @@ class _State(threading.local):
 
 state = _State()
 observer: Any = None  # sees every computation, node and pulled-back cotangent (anomaly mode, profilers)
+caster: Any = None  # gives an operation its arguments in another precision, while a thread autocasts (gpugrad.amp)
 
 
 class Tensor(Methods):
@@ -206,6 +207,8 @@ class Op:
         return f"<op {self.name}>"
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        if caster is not None:
+            args = caster.cast(self, args)
         for a in args:
             if type(a) is Tensor:
                 break
@@ -369,7 +372,7 @@ def unary(op: Op) -> Callable[[Any], Any]:
     def call(x: Any) -> Any:
         if type(x) is Tensor:
             v, p = x.value, x.node
-            if p is not None and p.mode is REVERSE and type(v) is not Tensor and p.level > state.floor and observer is None:
+            if p is not None and p.mode is REVERSE and type(v) is not Tensor and p.level > state.floor and observer is None and caster is None:
                 try:
                     y = f(v)
                 except (TypeError, ValueError):
@@ -396,13 +399,14 @@ def binary(op: Op) -> Callable[[Any, Any], Any]:
             w, q = b.value, b.node
         kin = p or q
         if kin is None:
-            return op.compute((a, b), NO_PARAMS) if v is a and w is b else op(a, b)
+            return op.compute((a, b), NO_PARAMS) if v is a and w is b and caster is None else op(a, b)
         if (
             kin.mode is not REVERSE
             or kin.level <= state.floor
             or type(v) is Tensor
             or type(w) is Tensor
             or observer is not None
+            or caster is not None
             or (q is not None and q.level != kin.level)
         ):
             return op(a, b)
@@ -504,7 +508,10 @@ def pull_back(
     node lets go of what it kept as soon as its rule has run.
     """
     with np.errstate(all="ignore"):  # a warning from here could not name the user's line; anomaly mode does
-        return _walk(seeds, create_graph, free, inputs)
+        if caster is None:
+            return _walk(seeds, create_graph, free, inputs)
+        with caster.paused():  # backward computes in the precision of forward
+            return _walk(seeds, create_graph, free, inputs)
 
 
 def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, inputs: Iterable[Any] | None) -> dict[Any, Value]:

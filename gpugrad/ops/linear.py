@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gpugrad import tape
 from gpugrad.kernels import linear as kernels
 from gpugrad.ops import reduce
 from gpugrad.ops.activations import gelu, relu, sigmoid, sigmoid_slope, silu
@@ -196,6 +197,8 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str = "none") -> A
         return reshape(flat, (*m[:-1], n[1]))
     if activation == "none":
         return matmul(x, weight) if bias is None else _linear(x, weight, bias)
+    if tape.caster is not None:  # before their dtypes are compared: what the layer before gave is of 16 bits already
+        x, weight, bias = tape.caster.cast(_from_y, (x, weight, bias))
     dtype = x.dtype
     if weight.dtype != dtype or (bias is not None and bias.dtype != dtype) or dtype.kind == "c" or not is_inexact(dtype) or not dtype.isnative:
         return ACTIVATIONS[activation](linear(x, weight, bias))
