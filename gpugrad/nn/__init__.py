@@ -1,11 +1,36 @@
 """Neural networks: modules hold parameters, :mod:`gpugrad.nn.functional` has the functions, :mod:`gpugrad.nn.init` the starting values."""
 
 from gpugrad.nn import functional, init
-from gpugrad.nn.layers import ELU, GELU, MLP, Identity, LeakyReLU, Linear, ReLU, Sequential, Sigmoid, SiLU, Softplus, Tanh
+from gpugrad.nn.layers import (
+    ELU,
+    GELU,
+    MLP,
+    SELU,
+    BatchNorm1d,
+    Bilinear,
+    Dropout,
+    Embedding,
+    Flatten,
+    Identity,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    LogSoftmax,
+    ReLU,
+    Residual,
+    RMSNorm,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)  # fmt: skip
 from gpugrad.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
-from gpugrad.nn.module import Module, Parameter, functional_call
+from gpugrad.nn.module import Module, Parameter, ShapeError, functional_call
 
 __all__ = [
-    "ELU", "GELU", "MLP", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "Identity", "LeakyReLU", "Linear", "MSELoss", "Module", "Parameter", "ReLU",
-    "Sequential", "SiLU", "Sigmoid", "Softplus", "Tanh", "functional", "functional_call", "init",
+    "ELU", "GELU", "MLP", "SELU", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "Bilinear", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten",
+    "Identity", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MSELoss", "Module", "Parameter", "RMSNorm", "ReLU", "Residual", "Sequential",
+    "ShapeError", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "functional", "functional_call", "init",
 ]  # fmt: skip

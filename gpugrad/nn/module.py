@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+import difflib
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Set, ValuesView
+from types import GeneratorType
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +29,25 @@ def factory(device: str | None, dtype: Any) -> dict[str, Any]:
     return {"device": device, "dtype": np.dtype(get_default_dtype() if dtype is None else dtype)}
 
 
+class ShapeError(ValueError):
+    """An array whose shape does not fit a layer. The message names the path of the layer from the module that was called, what it got and what it expected."""
+
+    def __init__(self, got: Any, expected: Any) -> None:
+        super().__init__(got, expected)
+        self.where = ""
+
+    def __str__(self) -> str:
+        got, expected = self.args
+        return f"{self.where}: got input of shape {got}, expected {expected}".removeprefix(": ")
+
+
+class Mismatch(NamedTuple):
+    """What :meth:`Module.load_state_dict` passed over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class Module:
     """A function with parameters. Subclasses set attributes in ``__init__`` and define ``forward``::
 
@@ -37,23 +60,34 @@ class Module:
 
     A leaf Tensor that requires grad is a *parameter*; one that does not is a *buffer* (running statistics, a frozen weight), unless its name starts with
     an underscore. Both are found in attributes, in modules that are attributes, and in lists, tuples and dicts of them; what is found twice counts once,
-    under its first name. A name is a path, as in ``hidden.weight`` or ``layers.0.bias``.
+    under its first name. A name is a path, as in ``hidden.weight`` or ``layers.0.bias``. Of sets and generators with Tensors or modules in them a TypeError
+    says that they have no order to name them by.
+
+    What a class names in ``buffer_names`` (beside what its base classes name) is a buffer whatever happens: freezing and thawing leave it alone.
+
+    An exception that is raised in a module inside carries a note with its path, as in ``in Net.layers.2 (Linear)``; a :class:`ShapeError` has it in its message.
     """
 
     training: bool = True
+    buffer_names: ClassVar[tuple[str, ...]] = ()
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """The module's function; called by ``module(...)``."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward(self, ...)")
+        close = difflib.get_close_matches("forward", [name for name in dir(type(self)) if name not in dir(Module)], 1)
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(self, ...)" + (f"; it has {close[0]!r}: is that it?" if close else ""))
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        return self.forward(*inputs, **options)
+        try:
+            return self.forward(*inputs, **options)
+        except Exception as error:
+            _locate(error, self)
+            raise
 
     # ------------------------------------------------------------------ what it holds
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """(path, module) of this module and all inside it; this one's path is empty."""
-        return ((path, thing) for path, thing in _walk(self) if isinstance(thing, Module))
+        return ((path, thing) for path, thing, _ in _walk(self) if isinstance(thing, Module))
 
     def modules(self) -> Iterator[Module]:
         """This module and all inside it."""
@@ -61,24 +95,28 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """(path, parameter) of every leaf Tensor that requires grad."""
-        return ((path, t) for path, t in self._named_tensors() if t.requires_grad)
+        return ((path, t) for path, t, declared in self._tensors() if t.requires_grad and not declared)
 
     def parameters(self) -> Iterator[Tensor]:
         """Every leaf Tensor that requires grad."""
         return (t for _, t in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """(path, buffer) of every Tensor that does not require grad."""
-        return ((path, t) for path, t in self._named_tensors() if not t.requires_grad)
+        """(path, buffer) of every Tensor that is declared as one or does not require grad."""
+        return ((path, t) for path, t, declared in self._tensors() if declared or not t.requires_grad)
 
     def buffers(self) -> Iterator[Tensor]:
-        """Every Tensor that does not require grad."""
+        """Every Tensor that is declared as a buffer or does not require grad."""
         return (t for _, t in self.named_buffers())
 
+    def _tensors(self) -> Iterator[tuple[str, Tensor, bool]]:
+        """(path, Tensor, whether it is declared as a buffer)."""
+        for path, t, declared in _walk(self):
+            if type(t) is Tensor and t.is_leaf and (declared or t.requires_grad or not path.rpartition(".")[2].startswith("_")):
+                yield path, t, declared
+
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for path, t in _walk(self):
-            if type(t) is Tensor and t.is_leaf and (t.requires_grad or not path.rpartition(".")[2].startswith("_")):
-                yield path, t
+        return ((path, t) for path, t, _ in self._tensors())
 
     # ------------------------------------------------------------------ saving and loading
 
@@ -86,30 +124,32 @@ class Module:
         """Parameters and buffers by path: untracked Tensors that share the module's memory. Write them to a file with :func:`gpugrad.io.save`."""
         return {path: t.detach() for path, t in self._named_tensors()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, *, from_torch: bool = False) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, *, from_torch: bool = False) -> Mismatch:
         """Copy values in, cast to the module's dtypes and moved to its devices.
 
         Args:
             state: arrays or Tensors by path.
-            strict: every path must be there, and no other; otherwise those that are missing or unknown are passed over.
-            from_torch: the weights of :class:`Linear` come as PyTorch stores them, (out, in), and are transposed.
+            strict: every path must be there, and no other; otherwise those that are missing or unknown are passed over, and returned.
+            from_torch: the weights of :class:`Linear` and :class:`Bilinear` come as PyTorch stores them, with out as the first axis, which is moved to the end.
 
         Raises:
-            RuntimeError: paths or shapes do not fit. All of them are named, and nothing has been changed.
+            RuntimeError: paths, shapes or dtypes do not fit. All of them are named, and nothing has been changed.
         """
         own = dict(self._named_tensors())
         values = {path: backend.asarray(tape.plain(v)) for path, v in state.items() if path in own}
         if from_torch:
-            values = {path: v.T if path in _linear_weights(self) else v for path, v in values.items()}
-        problems = [f"{path}: got shape {v.shape}, expected {own[path].shape}" for path, v in values.items() if v.shape != own[path].shape]
+            values = {path: backend.namespace(v).moveaxis(v, 0, -1) if path in _weights_of_torch(self) and v.ndim else v for path, v in values.items()}
+        missing, unexpected = [path for path in own if path not in state], [path for path in state if path not in own]
+        problems = [problem for path, v in values.items() if (problem := _misfit(path, v, own[path]))]
         if strict:
-            problems += [f"{path}: missing, expected shape {t.shape}" for path, t in own.items() if path not in state]
-            problems += [f"{path}: unexpected, there is no such parameter or buffer" for path in state if path not in own]
+            problems += [f"{path}: missing, expected shape {own[path].shape}" for path in missing]
+            problems += [f"{path}: unexpected, there is no such parameter or buffer" for path in unexpected]
         if problems:
             raise RuntimeError(f"error(s) in loading state_dict for {type(self).__name__}:\n  " + "\n  ".join(problems))
         with no_grad():
             for path, v in values.items():
                 own[path].copy_(v)
+        return Mismatch(missing, unexpected)
 
     # ------------------------------------------------------------------ changing all at once
 
@@ -135,6 +175,17 @@ class Module:
         """Move to the current GPU."""
         return self.to("cuda")
 
+    def apply(self: M, fn: Callable[[Module], Any]) -> M:
+        """Call ``fn`` with every module inside and at last with this one (to initialise them, say); returns the module."""
+        around: list[tuple[str, Module]] = []
+        for path, m in list(self.named_modules()):
+            while around and around[-1][0] and not path.startswith(f"{around[-1][0]}."):
+                fn(around.pop()[1])
+            around.append((path, m))
+        for _, m in reversed(around):
+            fn(m)
+        return self
+
     def train(self: M, mode: bool = True) -> M:
         """Set ``training`` here and in all modules inside: layers such as dropout act differently in training."""
         for m in self.modules():
@@ -146,9 +197,10 @@ class Module:
         return self.train(False)
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:
-        """Thaw or freeze: parameters that do not require grad are buffers from then on, so that ``requires_grad_(True)`` makes every buffer of floating dtype a parameter."""
-        for _, t in list(self._named_tensors()):
-            if is_inexact(t.dtype):
+        """Thaw or freeze: parameters that do not require grad are buffers from then on, so that ``requires_grad_(True)`` makes a parameter of every buffer of
+        floating dtype that its class does not declare as one in ``buffer_names``."""
+        for _, t, declared in list(self._tensors()):
+            if is_inexact(t.dtype) and not declared:
                 t.requires_grad_(requires_grad)
         return self
 
@@ -175,25 +227,73 @@ class Module:
         return "\n  ".join([f"{name}({self.extra_repr()}", *lines]) + f"\n){note}"
 
 
-def _walk(thing: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """(path, thing) of every Module and Tensor in a module or container, each once, a module before what is in it."""
+def _walk(thing: Any, path: str = "", declared: bool = False, seen: set[int] | None = None) -> Iterator[tuple[str, Any, bool]]:
+    """(path, thing, whether it is declared as a buffer) of every Module and Tensor in a module or container, each once, a module before what is in it."""
     seen = set() if seen is None else seen
     if not isinstance(thing, (Module, Tensor, dict, list, tuple)) or id(thing) in seen:
+        _refuse_unordered(thing, path)
         return
     seen.add(id(thing))
     if isinstance(thing, (Module, Tensor)):
-        yield path, thing
+        yield path, thing, declared
         if type(thing) is Tensor:
             return
     items = vars(thing) if isinstance(thing, Module) else thing if isinstance(thing, dict) else dict(enumerate(thing))
+    buffers: Any = _declared_buffers(type(thing)) if isinstance(thing, Module) else ()  # type: ignore[arg-type]
     for key, value in items.items():
-        yield from _walk(value, f"{path}.{key}" if path else str(key), seen)
+        yield from _walk(value, f"{path}.{key}" if path else str(key), key in buffers, seen)
 
 
-def _linear_weights(module: Module) -> set[str]:
-    from gpugrad.nn.layers import Linear
+@functools.cache
+def _declared_buffers(cls: type[Module]) -> frozenset[str]:
+    return frozenset(name for base in cls.__mro__ for name in vars(base).get("buffer_names", ()))
 
-    return {f"{path}.weight".lstrip(".") for path, m in module.named_modules() if isinstance(m, Linear)}
+
+_PASSING = (GeneratorType, map, filter, zip)
+
+
+def _refuse_unordered(thing: Any, path: str) -> None:
+    """Parameters in a set or a generator would silently not be trained."""
+    if isinstance(thing, (Set, deque, ValuesView)):
+        what = next((type(v).__name__ for v in thing if isinstance(v, (Module, Tensor))), None)
+        if what is not None:
+            raise TypeError(f"{path}: got a {type(thing).__name__} that holds a {what}, expected a list, tuple or dict: they give what they hold a name")
+    elif isinstance(thing, _PASSING) and not path.rpartition(".")[2].startswith("_"):
+        raise TypeError(
+            f"{path}: got a {type(thing).__name__}, expected a list, tuple or dict: nothing in it would be found. "
+            "If it holds no parameters, give it a name that starts with an underscore"
+        )
+
+
+def _locate(error: Exception, module: Module) -> None:
+    """Say where in ``module`` an exception comes from: the innermost module that it left is known to it, and its path is looked up from each further out."""
+    innermost, note = getattr(error, "_gpugrad_at", (module, None))
+    path = next((path for path, m in module.named_modules() if m is innermost), None) if note else ""
+    if path is None:  # made on the way, and held by nobody
+        return
+    where = f"{type(module).__name__}.{path} ({type(innermost).__name__})" if path else type(module).__name__
+    if isinstance(error, ShapeError):
+        error.where = where
+        error._gpugrad_at = (innermost, where)  # type: ignore[attr-defined]
+        return
+    notes = [n for n in getattr(error, "__notes__", []) if n != note]
+    error._gpugrad_at = (innermost, f"in {where}")  # type: ignore[attr-defined]
+    error.__notes__ = [*notes, f"in {where}"]
+
+
+def _weights_of_torch(module: Module) -> set[str]:
+    from gpugrad.nn.layers.linear import Bilinear, Linear
+
+    return {f"{path}.weight".lstrip(".") for path, m in module.named_modules() if isinstance(m, (Bilinear, Linear))}
+
+
+def _misfit(path: str, value: Any, own: Tensor) -> str | None:
+    if value.shape != own.shape:
+        return f"{path}: got shape {value.shape}, expected {own.shape}"
+    numeric = value.dtype.kind in "biuf" or is_inexact(value.dtype)
+    if not numeric or (value.dtype.kind == "c" and own.dtype.kind != "c"):
+        return f"{path}: got dtype {value.dtype}, expected one that can be cast to {own.dtype}"
+    return None
 
 
 def _converted(array: Any, device: str | None, dtype: Any) -> Any:
