@@ -56,8 +56,8 @@ class Generator:
         try:
             loaded = np.random.Philox(0)
             numbers = {name: _words(name, state[name], length) for name, length in _STATE.items()}
-            own = {"state": {name: numbers.pop(name) for name in ("counter", "key")}, "bit_generator": state["bit_generator"]}
-            loaded.state = {**own, **numbers}
+            numbers["state"] = {name: numbers.pop(name) for name in ("counter", "key")}
+            loaded.state = {"bit_generator": state["bit_generator"], **numbers}  # type: ignore[typeddict-item]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"{error} is missing" if type(error) is KeyError else str(error)
             raise ValueError(f"cannot load the state of a generator: {reason}; expected what Generator.state_dict() returned") from None

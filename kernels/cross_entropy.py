@@ -94,10 +94,10 @@ def _counts(xp: Any, x: Any, labels: Any, weight: Any, ignore_index: int) -> Any
     return np.where(kept, np.where(fits, counts, np.nan), 0)
 
 
-def check(labels: Any, bad: Any, classes: int) -> None:
+def check(labels: Any, bad: Any, classes: int, name: str = "cross entropy") -> None:
     """Raise IndexError, which names the first of the labels where ``bad`` is true."""
     if bad.any():
-        raise IndexError(f"cross entropy: label {labels[bad][0]} is out of bounds, expected 0 to {classes - 1} for {classes} classes")
+        raise IndexError(f"{name}: label {labels[bad][0]} is out of bounds, expected 0 to {classes - 1} for {classes} classes")
 
 
 # ------------------------------------------------------------------------------------------------- CUDA

@@ -15,8 +15,8 @@ import pytest
 import gpugrad as gg
 from gpugrad import backend, special, tree
 from gpugrad.ops import linalg
+from gpugrad.ops.cross_entropy import softmax_cross_entropy
 from gpugrad.ops.index import At
-from gpugrad.ops.loss import softmax_cross_entropy
 from gpugrad.tape import Tensor, plain
 from gpugrad.testing import assert_devices_agree, tolerance
 

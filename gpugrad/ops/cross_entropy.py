@@ -1,0 +1,209 @@
+"""Softmax cross entropy: the operation around the kernel of that name, with derivatives of any order.
+
+Of logits x, q the target of each row (the label or probabilities, smoothed and weighted) and p = softmax(x) the kernel gives the loss and, in the same
+pass, its gradient, the residual: scale ((sum q) p - q), where the scale is 1 or that of the mean. So the loss's rule is a product with what is there
+already. The residual is an output with rules of its own, so that there are derivatives of any order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpugrad.backend import mixed_devices, namespace
+from gpugrad.kernels.cross_entropy import cross_entropy
+from gpugrad.ops import reduce
+from gpugrad.ops.activations import log_softmax, softmax
+from gpugrad.ops.elementwise import not_equal, strong_multiply
+from gpugrad.ops.fit import astype, dtype_of, is_unit, shape_of
+from gpugrad.ops.index import take_along_axis
+from gpugrad.ops.labels import checked_labels, checked_weight, class_axis, counts, is_tracked, on_device_of, rows
+from gpugrad.ops.loss import REDUCTIONS, check_reduction, mean_of
+from gpugrad.ops.rules import Sample, general
+from gpugrad.ops.shape import expand_dims, reshape
+from gpugrad.tape import is_inexact
+
+
+def _fused(x: Any, labels: Any, probabilities: Any, *, weight: Any, **options: Any) -> Any:
+    weight = on_device_of(x, weight)
+    for other in (labels, probabilities, weight):
+        if other is not None and namespace(other) is not namespace(x):
+            raise mixed_devices((x, labels, probabilities, weight))  # type: ignore[misc]
+    if x.dtype.kind == "c":
+        raise TypeError(f"cross entropy: got logits of {x.dtype}, expected real numbers")
+    return cross_entropy(x, labels, probabilities, weight, **options)
+
+
+def _scale(x: Any, labels: Any, weight: Any, ignore_index: int, reduction: str) -> Any:
+    """What the sum of the losses is multiplied by."""
+    if reduction != "mean":
+        return 1.0
+    return 1 / reduce.sum(counts(x, labels, weight, ignore_index)) if labels is not None else 1 / len(x) if len(x) else np.nan
+
+
+def _total(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: float, ignore_index: int) -> Any:
+    """The sum of q in each row, shape (N, 1)."""
+    weight = on_device_of(x, weight)
+    if labels is None:
+        spread = smoothing / shape_of(x)[1]
+        q = probabilities * (1 - smoothing) + spread
+        return reduce.sum(q if weight is None else q * weight, axis=1, keepdims=True)
+    total = counts(x, labels, weight, ignore_index) * (1 - smoothing)
+    if smoothing:
+        kept = astype(not_equal(labels, ignore_index), dtype_of(total))
+        total = total + kept * (smoothing * (1.0 if weight is None else reduce.mean(weight)))
+    return expand_dims(total, 1)
+
+
+def _softmax_tangent(x: Any, t: Any) -> Any:
+    """The softmax's Jacobian (which is symmetric) times t. That of the likeliest class is subtracted from t, so that nothing cancels near it."""
+    p = softmax(x)
+    t = t - take_along_axis(t, reduce.argmax(x, axis=1, keepdims=True), 1)
+    return p * (t - reduce.sum(p * t, axis=1, keepdims=True))
+
+
+def _by_x(x: Any, labels: Any, probabilities: Any, weight: Any, t: Any, smoothing: float, ignore_index: int, reduction: str) -> Any:
+    """The residual's Jacobian by x, which is symmetric, times t."""
+    total = _total(x, labels, probabilities, weight, smoothing, ignore_index)
+    factor = astype(total * _scale(x, labels, weight, ignore_index, reduction), dtype_of(x), copy=False)
+    return strong_multiply(factor, _softmax_tangent(x, t))  # whatever the logits of an ignored row are
+
+
+def _pull_back(
+    needs: Any, g: Any, y: Any, x: Any, labels: Any, probabilities: Any, *, weight: Any, smoothing: float, ignore_index: int, reduction: str
+) -> list[Any]:
+    g_loss, g_residual = g
+    of_x = of_q = None
+    if needs[0]:
+        if g_loss is not None:
+            of_x = y[1][...] if is_unit(g_loss) else y[1] * _of_rows(g_loss, reduction)  # a view: it is not for others to write into
+        if g_residual is not None:
+            through = _by_x(x, labels, probabilities, weight, g_residual, smoothing, ignore_index, reduction)
+            of_x = through if of_x is None else of_x + through
+    if needs[2]:
+        if g_loss is not None:
+            of_q = -strong_multiply(_of_rows(g_loss, reduction), log_softmax(x))
+        if g_residual is not None:
+            through = reduce.sum(g_residual * softmax(x), axis=1, keepdims=True) - g_residual
+            of_q = through if of_q is None else of_q + through
+    return [of_x, None, _of_probabilities(of_q, x, weight, smoothing, reduction)]
+
+
+def _push_forward(
+    tangents: Any, y: Any, x: Any, labels: Any, probabilities: Any, *, weight: Any, smoothing: float, ignore_index: int, reduction: str
+) -> list[Any]:
+    t_x, _, t_q = tangents
+    axis = 1 if reduction == "none" else None
+    t_loss = t_residual = None
+    if t_x is not None:
+        t_loss = reduce.sum(y[1] * t_x, axis=axis)
+        t_residual = _by_x(x, labels, probabilities, weight, t_x, smoothing, ignore_index, reduction)
+    if t_q is not None:
+        t_q = _of_probabilities(t_q, x, weight, smoothing, reduction)
+        by_loss, by_residual = -reduce.sum(strong_multiply(t_q, log_softmax(x)), axis=axis), softmax(x) * reduce.sum(t_q, axis=1, keepdims=True) - t_q
+        t_loss, t_residual = (by_loss, by_residual) if t_x is None else (t_loss + by_loss, t_residual + by_residual)
+    return [t_loss, t_residual]
+
+
+def _of_rows(g: Any, reduction: str) -> Any:
+    return expand_dims(g, 1) if reduction == "none" else g
+
+
+def _of_probabilities(t: Any, x: Any, weight: Any, smoothing: float, reduction: str) -> Any:
+    """t times dq/dt and the scale."""
+    if t is None:
+        return None
+    t = t * ((1 - smoothing) * _scale(x, None, None, 0, reduction))
+    return t if weight is None else t * on_device_of(x, weight)
+
+
+def _pull_back_from_value(needs: Any, g: Any, _y: Any, *args: Any, **options: Any) -> list[Any]:
+    return _pull_back(needs, [g, None], _with_residual(*args, **options) if needs[0] else (None, None), *args, **options)
+
+
+def _samples() -> list[Sample]:
+    labels, ignored, t = np.array([0, 3, 1, 3, 2]), np.array([0, 3, -1, 3, 2]), np.full((5, 4), 0.25) + np.eye(5, 4)
+    bare = {"weight": None, "smoothing": 0.0, "ignore_index": -100}
+    smooth = {"weight": (0.5, 2.0, 1.0, 0.25), "smoothing": 0.2, "ignore_index": -1}
+    cases: list[tuple[Any, Any, dict[str, Any]]] = [
+        (labels, None, bare),
+        (ignored, None, {**smooth, "weight": None}),
+        (ignored, None, smooth),
+        (None, t, bare),
+        (None, t, smooth),
+    ]
+    return [Sample((5, 4), labels, t, reduction=r, **options) for labels, t, options in cases for r in (REDUCTIONS if options is bare else ("mean", "none"))]
+
+
+_with_residual = general("cross_entropy", _fused, _pull_back, _push_forward, samples=_samples(), doc="The loss and the residual, which is its gradient.")
+_value = general(
+    "cross_entropy_value",
+    lambda *args, **options: _fused(*args, with_residual=False, **options)[0],
+    _pull_back_from_value,
+    samples=_samples(),
+    doc="The loss alone, where no logits are tracked.",
+)
+
+
+def softmax_cross_entropy(
+    logits: Any, target: Any, reduction: str = "mean", label_smoothing: float = 0.0, *, weight: Any = None, ignore_index: int = -100
+) -> Any:
+    """``-log softmax(logits)[target]``, the negative log likelihood of a classifier. With p = softmax(logits) and C classes::
+
+        labels y         w_y (1 - s) (-log p_y) + s/C sum_c w_c (-log p_c)      s: label_smoothing, w: weight, by default ones
+        probabilities t  sum_c w_c ((1 - s) t_c + s/C) (-log p_c)
+
+    A logit of -inf takes its class out: p = 0 and the gradient is 0. One of inf or nan makes its row nan.
+
+    Args:
+        logits: shape (N, C), (C,), or (N, C, d1, ...), with the classes on axis 1 (0 if there is only one).
+        target: integer labels in [0, C), of logits' shape without the class axis; or probabilities, of logits' shape, through which derivatives pass too.
+        reduction: "mean", "sum", or "none". The mean is the sum divided by that of w_y over the labels that are not ignored, with probabilities by their
+            number; where nothing is left to divide by it is nan. (The definitions are PyTorch's.)
+        label_smoothing: the share of the target that is spread evenly over all classes. Szegedy et al., "Rethinking the inception architecture" (2016), section 7.
+        weight: a factor for each class, (C,), not negative. It is a constant.
+        ignore_index: rows with this label count for nothing, whatever their logits are.
+
+    Raises:
+        ValueError: the shapes do not fit, or an argument is out of its range.
+        TypeError: labels, weight or logits of a wrong dtype, or a weight that requires grad.
+        IndexError: a label is neither in [0, C) nor ``ignore_index``. On a GPU, where looking would stall, the loss is nan instead.
+    """
+    check_reduction(reduction)
+    logits = logits if hasattr(logits, "shape") else np.asarray(logits)
+    shape, axis = logits.shape, class_axis("cross entropy", logits, "logits")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie between 0 and 1, got {label_smoothing}")
+    if not is_inexact(dtype_of(logits)):
+        logits = astype(logits, np.float64)
+    rest = shape[:axis] + shape[axis + 1 :]
+    labels = probabilities = None
+    if dtype_of(target).kind not in "iub":
+        logits, probabilities = _of_one_dtype(logits, target, shape, ignore_index)
+    else:
+        labels = checked_labels("cross entropy", target, rest, f"logits of shape {shape}", f", or probabilities of shape {shape}")
+    logits, probabilities = rows(logits), None if probabilities is None else rows(probabilities)
+    if weight is not None:
+        weight = checked_weight("cross entropy", weight, shape[axis], dtype_of(logits))
+    options = {"weight": weight, "smoothing": label_smoothing, "ignore_index": ignore_index, "reduction": reduction}
+    if reduction == "mean" and dtype_of(logits) == np.float16:
+        losses = _losses(logits, labels, probabilities, **{**options, "reduction": "none"})
+        return mean_of(losses, len(logits) if labels is None else counts(logits, labels, weight, ignore_index))
+    loss = _losses(logits, labels, probabilities, **options)
+    return reshape(loss, rest) if reduction == "none" and len(shape) != 2 else loss
+
+
+def _losses(logits: Any, labels: Any, probabilities: Any, **options: Any) -> Any:
+    return _with_residual(logits, labels, probabilities, **options)[0] if is_tracked(logits) else _value(logits, labels, probabilities, **options)
+
+
+def _of_one_dtype(logits: Any, target: Any, shape: Any, ignore_index: int) -> Any:
+    """Logits and probabilities."""
+    if shape_of(target) != shape:
+        raise ValueError(f"cross entropy: got logits of shape {shape} and probabilities of shape {shape_of(target)}, expected the same shape")
+    if ignore_index >= 0:
+        raise ValueError(f"cross entropy: got probabilities and ignore_index={ignore_index}, which is for integer labels: give those rows the probabilities 0")
+    target = target if hasattr(target, "shape") else np.asarray(target)
+    dtype = np.result_type(dtype_of(logits), dtype_of(target))
+    return astype(logits, dtype, copy=False), astype(target, dtype, copy=False)
