@@ -1,5 +1,6 @@
 """The command line: what it prints, saves and refuses. Never a traceback."""
 
+import json
 import os
 import re
 import runpy
@@ -33,12 +34,12 @@ def test_train_with_the_defaults_reaches_its_accuracy_and_saves_the_model(tmp_pa
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
 
-    about = io.load_metadata(tmp_path / "digits.safetensors")
-    model = nn.MLP([64, *map(int, about["hidden_layers"].split(",")), 10], about["activation"])
+    description = json.loads(io.load_metadata(tmp_path / "digits.safetensors")["description"])
+    model = nn.MLP(description["architecture"]["sizes"], description["architecture"]["activation"])
     model.load_state_dict(io.load(tmp_path / "digits.safetensors"))
-    _, _, x, y = data.load_digits(seed=int(about["seed"]))
+    _, _, x, y = data.load_digits(seed=description["about"]["seed"])
     with gg.no_grad():
-        assert f"{(model(x).numpy().argmax(1) == y).mean():.4f}" == match[1] == about["test_accuracy"]
+        assert f"{(model(x).numpy().argmax(1) == y).mean():.4f}" == match[1] == description["about"]["scores"]["test accuracy"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -73,7 +74,7 @@ def test_options(tmp_path, capsys, options, device):
     ("args", "message"),
     [
         (["train", "--activation", "rely"], "invalid choice: 'rely' (choose from"),
-        (["train", "--optimizer", "lion"], "invalid choice: 'lion'"),
+        (["train", "--optimizer", "tiger"], "invalid choice: 'tiger'"),
         (["train", "--device", "tpu"], "unknown device 'tpu'"),
         (["train", "--layers", "64,x"], "'64,x' is not a list of positive integers like 128,64"),
         (["train", "--layers", "0"], "not a list of positive integers"),

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gpugrad import backend
 from gpugrad.cli import model_file
 from gpugrad.cli.matching import rows_for
 from gpugrad.training import metrics
@@ -18,7 +17,7 @@ NAME = 24  # of a class's name in them, at most
 
 def evaluate(args: argparse.Namespace) -> None:
     """Print how well the predictions agree with the target column."""
-    model = model_file.load(args.model, backend.device_name(args.device))
+    model = model_file.load(args.model, args.device)
     x, y = rows_for(args.data, model, with_target=True)
     assert y is not None
     outputs = model.predict(x)
@@ -39,23 +38,28 @@ def scores_of_classes(y: np.ndarray, probabilities: np.ndarray, classes: Sequenc
 
 
 def _confusion(matrix: np.ndarray, classes: Sequence[str]) -> Iterator[str]:
-    """Rows are true classes and columns predicted ones; where that is too wide, the pairs that are mistaken most often."""
-    left = min(max(len(c) for c in classes), NAME)
-    cell = max(len(f"{matrix.max()}"), min(max(len(c) for c in classes), 8)) + 2
-    if left + cell * len(classes) > WIDTH:
-        cell = max(len(f"{matrix.max()}"), len(f"{len(classes)}") + 1) + 1
-        heads, numbered = [f"#{i}" for i in range(len(classes))], True
-        left = min(left, NAME - 4) + 4
+    """Rows are true classes and columns predicted ones: under their names, their first letters, or numbers; where all are too wide, the worst mistakes."""
+    digits, longest = len(f"{matrix.max()}"), max(len(c) for c in classes)
+    left = min(longest, NAME)
+    for width in (longest, 8):
+        cell = max(digits, min(longest, width)) + 2
+        if left + cell * len(classes) <= WIDTH:
+            yield from _matrix(matrix, [_short(c, left) for c in classes], [_short(c, cell - 2) for c in classes], cell)
+            return
+    numbers = [f"#{i}" for i in range(len(classes))]
+    cell, left = max(digits, len(numbers[-1])) + 1, min(longest, 16)
+    if left + 4 + cell * len(classes) <= WIDTH:
+        yield from _matrix(matrix, [f"{n:<3} {_short(c, left)}" for n, c in zip(numbers, classes)], numbers, cell)
     else:
-        heads, numbered = [_short(c, cell - 2) for c in classes], False
-    if left + cell * len(classes) > WIDTH:
         yield from _mistakes(matrix, classes)
-        return
+
+
+def _matrix(matrix: np.ndarray, names: Sequence[str], heads: Sequence[str], cell: int) -> Iterator[str]:
+    left = max(map(len, names))
     yield "confusion matrix: a row for each true class, a column for each predicted one"
-    yield " " * left + "".join(f"{h:>{cell}}" for h in heads)
-    for i, (name, row) in enumerate(zip(classes, matrix)):
-        label = f"{f'#{i}':<3} {_short(name, left - 4)}" if numbered else _short(name, left)
-        yield f"{label:<{left}}" + "".join(f"{n or '.':>{cell}}" for n in row)
+    yield " " * left + "".join(f"{head:>{cell}}" for head in heads)
+    for name, row in zip(names, matrix):
+        yield f"{name:<{left}}" + "".join(f"{n or '.':>{cell}}" for n in row)
 
 
 def _mistakes(matrix: np.ndarray, classes: Sequence[str], most: int = 10) -> Iterator[str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 import gpugrad
 from gpugrad import backend, data, io, nn
-from gpugrad.cli.refusal import RefusalError
+from gpugrad.cli.refusal import RefusalError, refusing
 from gpugrad.nn.layers import ACTIVATIONS
 
 FORMAT = "gpugrad model 1"
@@ -100,6 +100,8 @@ def load(path: str, device: str) -> Model:
     Raises:
         RefusalError: there is none, or it is not whole, or it does not fit together.
     """
+    with refusing(ValueError):
+        device = backend.device_name(device)
     try:
         metadata = io.load_metadata(path)
     except (OSError, ValueError) as error:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import backend
 from gpugrad.cli import files, model_file
 from gpugrad.cli.matching import rows_for
 from gpugrad.cli.refusal import RefusalError
@@ -25,7 +24,7 @@ def predict(args: argparse.Namespace) -> None:
         files.check_writable("--output", args.output, (".csv", ".npz"))
         if any(os.path.exists(args.output) and os.path.exists(p) and os.path.samefile(args.output, p) for p in (args.model, args.data)):
             raise RefusalError(f"--output: {args.output!r} is what is read; choose another name")
-    model = model_file.load(args.model, backend.device_name(args.device))
+    model = model_file.load(args.model, args.device)
     x, _ = rows_for(args.data, model)
     outputs = model.predict(x)
     if args.output is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import data
-from gpugrad.cli.refusal import RefusalError
+from gpugrad.cli.refusal import RefusalError, refusing
 
 TARGETS = ("target", "label", "class", "y")  # what a column is called that is to be learned, unless --target says otherwise
 DIGITS = "the digits"
@@ -55,10 +55,8 @@ def digits(test_fraction: float, seed: int) -> Source:
     Raises:
         RefusalError: scikit-learn is missing.
     """
-    try:
+    with refusing(ImportError):
         x, y, x_test, y_test = data.load_digits(test_fraction or 0.5, seed)
-    except ImportError as error:
-        raise RefusalError(error) from None
     columns = [f"pixel_{i}_{j}" for i in range(8) for j in range(8)]
     images = np.concatenate([x, x_test]).astype(np.float64) * 16
     return Source(DIGITS, columns, images, ["target"], np.concatenate([y, y_test]), "digits", True, len(x_test) if test_fraction else 0)

@@ -12,7 +12,7 @@ from gpugrad.cli import examples, files, model_file, resume
 from gpugrad.cli.evaluate import rmse
 from gpugrad.cli.model_file import Model
 from gpugrad.cli.recipes import make_optimizer, make_schedule
-from gpugrad.cli.refusal import RefusalError
+from gpugrad.cli.refusal import RefusalError, refusing
 from gpugrad.training import metrics
 
 
@@ -20,7 +20,8 @@ def train(args: argparse.Namespace) -> None:
     """Train, save, and print how well it does on the test rows."""
     _complete(args)
     _check_options(args)
-    device = backend.device_name(args.device)
+    with refusing(ValueError):
+        device = backend.device_name(args.device)
     parts = examples.load(args)
     checkpoint = resume.Options(args, device, parts)
     random.seed(args.seed)
@@ -84,10 +85,8 @@ def _new_model(args: argparse.Namespace, parts: examples.Parts, device: str) -> 
         "residual": args.residual,
         "dtype": "float64" if args.dtype == "float64" else "float32",
     }
-    try:
+    with refusing(ValueError):
         network = model_file.build(architecture, device)
-    except ValueError as error:
-        raise RefusalError(error) from None
     return Model(network, architecture, parts.task, parts.columns, parts.targets, parts.classes, parts.inputs, parts.outputs)
 
 
@@ -156,10 +155,8 @@ def _callbacks(args: argparse.Namespace) -> list[training.Callback]:
     if args.log is not None:
         wanted.append(training.JsonLog(args.log))
     if args.tensorboard is not None:
-        try:
+        with refusing(ImportError, before="--tensorboard: "):
             wanted.append(training.TensorBoardLog(args.tensorboard))
-        except ImportError as error:
-            raise RefusalError(f"--tensorboard: {error}") from None
     return wanted
 
 
