@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import chain, floor, harness, long_chain, mlp
+from benchmarks import chain, floor, harness, long_chain, mlp, training
 
 
 @pytest.mark.parametrize("mix", chain.MIXES)
@@ -39,6 +39,26 @@ def test_steps_of_gpugrad_and_numpy_agree(optimizer: str) -> None:
 def test_contenders_that_compute_something_else_are_found_out() -> None:
     with pytest.raises(RuntimeError, match="did not compute the same"):
         mlp.check_losses({"gpugrad": {"loss": 1.0}, "torch": {"loss": 1.01}})
+
+
+def test_fit_trains_like_the_loop_by_hand() -> None:
+    """Bit for bit the same losses: same batches, same arithmetic, nothing left out."""
+    pytest.importorskip("sklearn")
+    by_hand, fit = (training.measure(c, 0.0, examples=320) for c in ("gpugrad", "gpugrad:fit"))
+    np.testing.assert_allclose(fit["loss"], by_hand["loss"], rtol=1e-12)
+    assert 0.3 < fit["loss"] < np.log(10) and min(fit["ms"], by_hand["ms"]) > 0
+
+
+def test_epochs_of_pytorch_learn_the_same() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    training.check_losses({c: training.measure(c, 0.0) for c in ("gpugrad", "torch", "torch:DataLoader")})
+
+
+def test_contenders_that_do_not_learn_are_found_out() -> None:
+    for loss in (0.4, 2.3):
+        with pytest.raises(RuntimeError, match="did not learn the same"):
+            training.check_losses({"gpugrad": {"loss": loss}, "torch": {"loss": 0.3 if loss < 1 else 2.29}})
 
 
 def test_operations_of_a_step() -> None:
