@@ -106,7 +106,8 @@ class DataLoader:
         size, stop = self.batch_size, len(self)
 
         def take(k: int) -> Any:
-            return fetch(dataset, order[k * size : (k + 1) * size])
+            with backend.on(home)[1]:
+                return fetch(dataset, order[k * size : (k + 1) * size])
 
         depth = self._depth(dataset, home)
         if not depth:

@@ -125,7 +125,8 @@ class _Upload:
         """Begin to copy: called in the thread."""
         cp = backend.cupy()
         while len(self.copying) > self.depth:
-            self.copying.popleft()[0].synchronize()
+            self.copying[0][0].synchronize()
+            self.copying.popleft()
         staged: list[Any] = []
         with self.gpu(), consumer:
             copies = [a if backend.device_of(a) == self.device else cp.empty(a.shape, a.dtype.newbyteorder("=")) for a in arrays]

@@ -66,7 +66,8 @@ def read_csv(
         ignore: names of columns to leave out, which may hold anything.
         header: whether the first line holds names. "auto": where none of its cells is a number, or where other cells of it are than those of the next line.
         delimiter: one character, or " " for any blanks. "auto": whichever of tab ; , | comes equally often in the first lines, or else blanks.
-        classes: whether the target is classes, even if they are called by numbers (sorted as such then). "auto": where one of them is not a number.
+        classes: whether the target is classes, even if they are called by numbers (sorted as such then). "auto": where most of
+            those that differ are not numbers; a cell that is not one among many that are is an error.
 
     Raises:
         DataError: rows of several lengths, cells that are empty, not numbers, or not finite, names that come twice, an unknown target, no rows, bytes that are not
@@ -153,15 +154,16 @@ class _Reader:
     def _coded(self, codes: np.ndarray, cells: list[str], classes: bool | str, lines: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
         """The target column as numbers, or as classes with their names."""
         numbers = [_number(c) for c in cells]
-        empty = next((i for i, c in enumerate(cells) if not c), None)
-        if empty is not None:
-            self._refuse(lines[np.argmax(codes == empty)], name, "", "a class or a number")
-        if classes is False or (classes == "auto" and None not in numbers):
-            odd = next((i for i, x in enumerate(numbers) if x is None or not np.isfinite(x)), None)
-            if odd is not None:
-                self._refuse(lines[np.argmax(codes == odd)], name, cells[odd])
+        texts = numbers.count(None)
+        if classes == "auto":
+            classes = 2 * texts > len(cells)  # one that is not a number among many that are is an error
+        odd = next((i for i, (c, x) in enumerate(zip(cells, numbers)) if not c or (not classes if x is None else not math.isfinite(x))), None)
+        if odd is not None:
+            expected = "the name of a class" if classes else "a finite number" + (" (classes=True takes the column for classes)" if numbers[odd] is None else "")
+            self._refuse(lines[np.argmax(codes == odd)], name, cells[odd], expected)
+        if not classes:
             return np.array(numbers, np.float64)[codes], []
-        order = sorted(range(len(cells)), key=(lambda i: (numbers[i], cells[i])) if None not in numbers else lambda i: cells[i])
+        order = sorted(range(len(cells)), key=(lambda i: (cells[i],)) if texts else (lambda i: (numbers[i], cells[i])))
         place = np.empty(len(cells), np.int64)
         place[order] = np.arange(len(cells))
         return place[codes], [cells[i] for i in order]
@@ -176,11 +178,9 @@ class _Reader:
         converters: dict[int, Any] = dict.fromkeys(ignored, lambda _: 0.0)
         if target is not None:
             converters[target] = functools.partial(_code, cells)
+        options: Any = {"converters": converters, "delimiter": self.delimiter.strip(" ") or None, "quotechar": '"' if self.quotes else None}
         try:
-            delimiter = None if self.delimiter == " " else self.delimiter
-            values = np.loadtxt(
-                lines, delimiter=delimiter, comments=None, quotechar='"' if self.quotes else None, converters=converters, ndmin=2, encoding=None
-            )
+            values = np.loadtxt(lines, comments=None, ndmin=2, encoding=None, **options)
         except ValueError:
             values = None
         if values is None or values.shape != (len(lines), len(self.names)) or not np.isfinite(values).all():
@@ -225,15 +225,10 @@ class _Reader:
         except csv.Error as error:
             raise DataError(f"{self.path}, line {self.numbers[min(begin, len(self.numbers) - 1)]}: {one_line(error)}") from None
 
-    def _refuse(self, line: int, column: str, cell: str, expected: str = "a number") -> NoReturn:
-        if not cell:
-            what = f"an empty cell, expected {expected}"
-        elif _number(cell) is None:
-            comma = "; is that a decimal comma?" if _number(cell.replace(",", ".")) is not None else ""
-            what = f"{cell if len(cell) <= 40 else cell[:37] + '...'!r} is not a number{comma}"
-        else:
-            what = f"{cell!r}, expected a finite number"
-        raise DataError(f"{self.path}, line {line}, column {column!r}: {what}")
+    def _refuse(self, line: int, column: str, cell: str, expected: str = "a finite number") -> NoReturn:
+        shown = repr(cell if len(cell) <= 40 else cell[:37] + "...") if cell else "an empty cell"
+        comma = " (is that a decimal comma?)" if _number(cell) is None and _number(cell.replace(",", ".")) is not None else ""
+        raise DataError(f"{self.path}, line {line}, column {column!r}: got {shown}{comma}, expected {expected}")
 
 
 def _code(cells: dict[str, float], cell: str) -> float:
