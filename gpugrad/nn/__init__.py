@@ -26,11 +26,30 @@ from gpugrad.nn.layers import (
     Softplus,
     Tanh,
 )  # fmt: skip
-from gpugrad.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from gpugrad.nn.losses import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CosineEmbeddingLoss,
+    CosineSimilarity,
+    CrossEntropyLoss,
+    GaussianNLLLoss,
+    HingeLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    MulticlassHingeLoss,
+    MultiMarginLoss,
+    NLLLoss,
+    PoissonNLLLoss,
+    SmoothL1Loss,
+    SoftMarginLoss,
+)  # fmt: skip
 from gpugrad.nn.module import Module, Parameter, ShapeError, functional_call
 
 __all__ = [
-    "ELU", "GELU", "MLP", "SELU", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "Bilinear", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten",
-    "Identity", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MSELoss", "Module", "Parameter", "RMSNorm", "ReLU", "Residual", "Sequential",
-    "ShapeError", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "functional", "functional_call", "init",
+    "ELU", "GELU", "MLP", "SELU", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "Bilinear", "CosineEmbeddingLoss", "CosineSimilarity", "CrossEntropyLoss",
+    "Dropout", "Embedding", "Flatten", "GaussianNLLLoss", "HingeLoss", "HuberLoss", "Identity", "KLDivLoss", "L1Loss", "LayerNorm", "LeakyReLU", "Linear",
+    "LogSoftmax", "MSELoss", "Module", "MultiMarginLoss", "MulticlassHingeLoss", "NLLLoss", "Parameter", "PoissonNLLLoss", "RMSNorm", "ReLU", "Residual",
+    "Sequential", "ShapeError", "SiLU", "Sigmoid", "SmoothL1Loss", "SoftMarginLoss", "Softmax", "Softplus", "Tanh", "functional", "functional_call", "init",
 ]  # fmt: skip
