@@ -36,14 +36,13 @@ __all__ = ["GradScaler", "autocast"]
 # ------------------------------------------------------------------------------------------------- autocast
 # tape.caster is asked for the arguments of every operation while there is a thread that autocasts, and is None otherwise.
 
-LOW = frozenset(("bilinear", "einsum", "linear", "linear_act", "linear_act_z", "matmul"))
+LOW = frozenset(("einsum", "linear", "linear_act", "linear_act_z", "matmul"))
 HIGH = frozenset((
     *("arccos", "arcsin", "cosh", "erfinv", "exp", "exp2", "expm1", "float_power", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "log_sigmoid"),
     *("power", "reciprocal", "sinh", "softplus", "square", "tan"),  # which overflow in float16, or lose what they are taken for
     *("cumprod", "cumsum", "log_softmax", "logsumexp", "mean", "prod", "softmax", "std", "sum", "var", "vector_norm"),
     *("cholesky", "det", "inv", "slogdet", "solve"),
-    *("bce", "bce_residual", "bce_with_logits", "cross_entropy", "cross_entropy_value"),
-    *("batch_norm", "layer_norm", "rms_norm"),
+    *("bce", "bce_residual", "bce_with_logits", "cross_entropy", "cross_entropy_value", "huber", "log_ratio", "standardize"),
 ))  # fmt: skip
 
 

@@ -31,8 +31,8 @@ __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "tensordot", "tra
 
 
 def matmul_value(a: Any, b: Any) -> Any:
-    """The product of plain arrays; 16-bit floats accumulate in float32 (cuBLAS does so by itself)."""
-    if is_half(a.dtype) and is_half(b.dtype) and namespace(a) is np:
+    """The product of plain arrays; 16-bit floats accumulate in float32. cuBLAS does so by itself; of batches CuPy does it for float16, and has none of bfloat16."""
+    if is_half(a.dtype) and is_half(b.dtype) and (namespace(a) is np or a.ndim > 2 or b.ndim > 2):
         return blas.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.result_type(a, b))
     return blas.matmul(a, b)
 

@@ -134,6 +134,10 @@ def _function(name: str, words: str | None, f: Callable[..., Any]) -> Callable[.
             y = f(*unwrap(args), **unwrapped)
         if params.get("out") is not None:
             return params["out"]
+        if name == "matmul" and all(x.dtype.name == "bfloat16" for x in args[:2]):
+            if max(x.ndim for x in args[:2]) > 2:
+                raise TypeError("matmul: CuPy 14 has no products of batches of bfloat16")
+            y = y.astype(args[0].dtype)  # ml_dtypes leaves them to NumPy's float32
         of = args[0] if args and isinstance(args[0], ndarray) else None
         y = wrap(y, of)
         if name == "broadcast_to" and isinstance(y, ndarray):
