@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import IO, Any
 
 from gpugrad import io
@@ -44,14 +45,14 @@ class Progress(Callback):
         if now - self._looked > 0.25:
             self._looked = now
             so_far = {**run.meter.means(), "examples_per_second": run.meter.examples / (now - self._start)}
-            self._bar.update(self._task, epoch=f"epoch {run.epoch}/{run.epochs}", numbers=numbers(so_far))
+            self._bar.update(self._task, epoch=f"epoch {run.epoch}/{run.epochs}", **_fields(so_far))
 
     def on_epoch_end(self, run: Run) -> None:
         """The numbers of the whole epoch."""
         if self._bar is None:
             print(line(run), file=self.out, flush=True)
         else:
-            self._bar.update(self._task, epoch=f"epoch {run.epoch}/{run.epochs}", numbers=numbers(run.logs), completed=run.epoch * run.steps_per_epoch)
+            self._bar.update(self._task, epoch=f"epoch {run.epoch}/{run.epochs}", **_fields(run.logs), completed=run.epoch * run.steps_per_epoch)
 
     def on_train_end(self, run: Run) -> None:
         """The bar stays where it is."""
@@ -63,13 +64,25 @@ class Progress(Callback):
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        class TwoLines(Bar):  # in one line the numbers would not fit 80 columns
+            def get_renderables(self) -> Iterator[Any]:
+                yield self.make_tasks_table(self.tasks)
+                yield from (Text(task.fields["numbers"], no_wrap=True, overflow="ellipsis") for task in self.tasks)
 
         self._total = run.epochs * run.steps_per_epoch
-        columns = (TextColumn("{task.fields[epoch]}"), BarColumn(20), TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), TextColumn(run.device))
-        self._bar = Bar(*columns, console=Console(file=self.out, force_terminal=True if self.wants_bar else None))
+        columns = (TextColumn("{task.fields[epoch]}"), BarColumn(24), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn(run.device))
+        self._bar = TwoLines(*columns, console=Console(file=self.out, force_terminal=True if self.wants_bar else None))
         done = run.epoch * run.steps_per_epoch
-        self._task = self._bar.add_task("", total=self._total, completed=done, epoch=f"epoch {run.epoch}/{run.epochs}", numbers="")
+        self._task = self._bar.add_task("", total=self._total, completed=done, epoch=f"epoch {run.epoch}/{run.epochs}", numbers="", rate="")
         self._bar.start()
+
+
+def _fields(logs: dict[str, float]) -> dict[str, str]:
+    """What a bar shows of the logs."""
+    means, _, rate = numbers(logs).rpartition("  ")
+    return {"numbers": means, "rate": rate}
 
 
 def line(run: Run) -> str:
