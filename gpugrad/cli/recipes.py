@@ -22,7 +22,16 @@ OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {  # the class, the l
     "lion": ("Lion", 3e-4, {}),
     "lbfgs": ("LBFGS", 1.0, {"line_search_fn": "strong_wolfe"}),
 }
-SCHEDULES = ("cosine", "none", "step", "exponential", "onecycle", "plateau", "warmup-cosine", "restarts")
+SCHEDULES = {
+    "cosine": "falls to 0 along half a cosine",
+    "none": "stays",
+    "step": "a tenth of it after each third of the training",
+    "exponential": "falls evenly to a hundredth",
+    "onecycle": "from a 25th up in a third of the steps, then down to nothing",
+    "plateau": "a third of it when the loss (of validation) gets no better",
+    "warmup-cosine": "rises for a tenth of the epochs, then as cosine",
+    "restarts": "three cosines, each twice as long as the one before",
+}
 WARMS_UP_ITSELF = ("onecycle", "plateau")  # or cannot follow a warm-up, as what it goes by is a loss and not a count
 
 

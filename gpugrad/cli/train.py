@@ -93,7 +93,7 @@ def _new_model(args: argparse.Namespace, parts: examples.Parts, device: str) -> 
 def _summary(parts: examples.Parts, model: Model, device: str, args: argparse.Namespace) -> str:
     counts = f"{len(parts.train[0]):,} {parts.name} to learn from, "
     counts += f"{len(parts.validation[0]):,} to validate, " if args.validation else ""
-    counts += f"{len(parts.test[0]):,} to test on; {sum(p.size for p in model.network.parameters()):,} parameters on {device}; seed {args.seed}"
+    counts += f"{len(parts.test[0]):,} to test on\n{sum(p.size for p in model.network.parameters()):,} parameters on {device}, {args.dtype}; seed {args.seed}"
     if args.data is None:
         return counts
     if parts.task == "classification":
