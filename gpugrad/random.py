@@ -15,7 +15,7 @@ import numpy as np
 
 from gpugrad import backend
 from gpugrad.quantile import normal_quantile
-from gpugrad.tape import Tensor, plain
+from gpugrad.tape import Tensor, is_inexact, plain
 
 Size = int | Sequence[int] | None
 
@@ -64,7 +64,13 @@ class Generator:
         self._numpy = np.random.Generator(loaded)
 
     def normal(self, loc: float = 0.0, scale: float = 1.0, size: Size = None, *, dtype: Any = np.float64, device: str | None = None) -> Tensor:
-        """Normally distributed numbers with mean ``loc`` and standard deviation ``scale``."""
+        """Normally distributed numbers with mean ``loc`` and standard deviation ``scale``.
+
+        Raises:
+            ValueError: ``scale`` is negative.
+        """
+        if scale < 0:
+            raise ValueError(f"normal: got scale={scale}, expected a standard deviation of at least 0")
         dtype, drawn = _dtypes(dtype)
         z = np.asarray(self._numpy.standard_normal(size, drawn))
         return _tensor(z * scale + loc, dtype, device)
@@ -108,8 +114,9 @@ class Generator:
             raise ValueError(
                 f"truncated_normal: got loc={loc}, scale={scale}, low={low}, high={high}, expected scale > 0 and an interval with a probability above 0"
             )
+        dtype, _ = _dtypes(dtype)
         z = normal_quantile(p + np.maximum(self._numpy.random(size), 2.0**-54) * (q - p))
-        return _tensor(_within((-z if mirrored else z) * scale + loc, low, high, np.dtype(dtype)), dtype, device)
+        return _tensor(_within((-z if mirrored else z) * scale + loc, low, high, dtype), dtype, device)
 
     def exponential(self, scale: float = 1.0, size: Size = None, *, dtype: Any = np.float64, device: str | None = None) -> Tensor:
         """Exponentially distributed numbers with mean ``scale``."""
@@ -183,6 +190,8 @@ def _words(name: str, value: Any, length: int | None) -> Any:
 def _dtypes(dtype: Any) -> tuple[Any, Any]:
     """The dtype asked for, and the one to draw in: NumPy's generator knows float32 and float64."""
     dtype = np.dtype(dtype)
+    if not is_inexact(dtype) or dtype.kind == "c":
+        raise TypeError(f"got dtype {dtype}, expected a real floating one; for integers there is randint")
     return dtype, np.float64 if dtype == np.float64 else np.float32
 
 
