@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.optim.optimizer import as_real, total_norm
-from gpugrad.tape import is_inexact, plain
+from gpugrad.tape import Tensor, is_inexact, plain
 from gpugrad.training.callbacks import Run, TrainingError
 
 
@@ -61,6 +61,18 @@ def needs_argument(step: Callable[..., Any]) -> bool:
 def wants_metric(schedule: Any) -> bool:
     """Whether a schedule goes by how the training goes."""
     return getattr(schedule, "needs_metric", None) or needs_argument(schedule.step)
+
+
+def check_loss(value: Any) -> None:
+    """A loss has a derivative.
+
+    Raises:
+        TypeError: it is not a Tensor.
+    """
+    if type(value) is not Tensor:
+        raise TypeError(
+            f"the loss must be a Tensor that depends on the parameters, got {type(value).__name__}: compute it from the prediction, without .data or float()"
+        )
 
 
 def check_losses(run: Run, losses: np.ndarray, accumulate: int) -> None:

@@ -12,7 +12,7 @@ from gpugrad import nn, random
 from gpugrad.tape import plain
 from gpugrad.training.callbacks import Callback, Callbacks, Run, TrainingError
 from gpugrad.training.checkpoint import CheckpointError, find_latest, prepare, restore, save_checkpoint
-from gpugrad.training.checks import check_arguments, check_losses, check_weights, needs_argument, wants_metric
+from gpugrad.training.checks import check_arguments, check_loss, check_losses, check_weights, needs_argument, wants_metric
 from gpugrad.training.evaluation import Metrics, autocast_factory, evaluate, flags_restored, groups, measured_by, one_number
 from gpugrad.training.history import History, Meter
 
@@ -124,6 +124,7 @@ def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any
                 with run.autocast():
                     prediction = run.model(*inputs)
                     value = one_number(run.loss(prediction, target))
+                check_loss(value)
                 share = value if len(group) == 1 else value * (len(target) / examples)
                 (share if run.scaler is None else run.scaler.scale(share)).backward()
                 meter.put(number, len(target), [value, *measured_by(run.metrics, prediction, target)])
