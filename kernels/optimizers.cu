@@ -1,147 +1,197 @@
-// The updates of SGD and of Adam, of all parameters of a model in one launch; and the norm of all gradients together.
+// The optimizers' updates, of all parameters of a model in one launch; and the norm of all gradients together.
 //
-// With c = min(1, max_norm / (norm + 1e-6)), and c < 0 to maximize:
-//
-//     SGD    g = c g + weight_decay p             Adam    g = c g + weight_decay p    (decoupled: p = p - lr weight_decay p)
-//            b = momentum b + keep g                      m = beta1 m + (1 - beta1) g
-//            p = p - lr b                                 v = beta2 v + (1 - beta2) g^2
-//            (Nesterov: p - lr (g + momentum b))          p = p - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
-//                                                         (AMSGrad: with the largest v so far)
-//
-// Memory: addresses[array][k] is where the k-th array (p, g, b; p, g, m, v, w) of each parameter lies, null where there is none; each is contiguous.
-// pieces[i] = {array, first element, behind the last element}, at most 4096 elements, cuts all of them into equal work: one block to a piece, so a
-// thousand small arrays and a single large one keep the device equally busy.
-//
-// Why it is fast: every number is read once and written once, 16 bytes at a time where the arrays lie so that one may; the arithmetic hides behind that.
-// What the learning rate, the step and the norm make together is computed once in a block, in double, and they may be read from device memory: no
-// number has to come from the host, and the norm that clips never goes there. Sums go piece by piece in a fixed order, in double.
+// Each update is its formula for one number (references with the same names in optimizers.py), and an entry point that computes the constants of a step
+// once in a block. The loop over all arrays, weight decay, clipping and the sign of maximization are in lists.cuh, and why it is fast.
+// Sums go piece by piece in a fixed order, in double.
 
-const int WIDTH = 16 / sizeof(real);
+// ------------------------------------------------------------------------------------------------ SGD: p, g, the buffer b
 
-struct alignas(16) Pack {
-    real x[WIDTH];
-};
-
-// `count` of WIDTH numbers, at once if `whole`; zeros for the others
-__device__ __forceinline__ Pack load(const real *at, int count, bool whole) {
-    if (whole) return *reinterpret_cast<const Pack *>(at);
-    Pack pack;
-    for (int k = 0; k < WIDTH; k++) pack.x[k] = k < count ? at[k] : real(0.0f);
-    return pack;
-}
-
-__device__ __forceinline__ void store(real *at, const Pack &pack, int count, bool whole) {
-    if (whole) {
-        *reinterpret_cast<Pack *>(at) = pack;
-        return;
+struct Sgd : Common {
+    acc lr, momentum, keep, nesterov;
+    __device__ __forceinline__ void operator()(acc (&x)[3], const bool (&has)[3]) const {
+        acc step = x[1];
+        if (has[2]) {
+            x[2] = momentum * x[2] + keep * step;
+            step = nesterov != 0 ? step + momentum * x[2] : x[2];
+        }
+        if (shrink != 1) x[0] *= shrink;
+        x[0] = x[0] - lr * step;
     }
-    for (int k = 0; k < WIDTH; k++)
-        if (k < count) at[k] = pack.x[k];
-}
-
-__device__ __forceinline__ bool aligned(const void *at) { return reinterpret_cast<uint64>(at) % 16 == 0; }
-
-__device__ __forceinline__ double number(const double *at, double otherwise) { return at ? *at : otherwise; }
-
-// by what gradients are multiplied; nan goes through
-__device__ __forceinline__ double scale_of(double norm, double max_norm, int64 maximize) {
-    double c = max_norm / (norm + 1e-6);
-    c = c > 1.0 ? 1.0 : c;
-    return maximize ? -c : c;
-}
-
-__device__ __forceinline__ float root(float x) { return sqrtf(x); }
-__device__ __forceinline__ double root(double x) { return sqrt(x); }
-
-// ------------------------------------------------------------------------------------------------ SGD
+};
 
 extern "C" __global__ void __launch_bounds__(256) sgd(
     const int64 *__restrict__ addresses, const int64 *__restrict__ pieces, int64 count, const double *__restrict__ lr_at, double lr_number,
-    const double *__restrict__ norm_at, double norm_number, double max_norm, double momentum_number, double keep_number, double weight_decay,
-    int64 nesterov, int64 maximize) {
-    __shared__ acc constants[2];
+    double momentum, double keep, int64 nesterov,
+    const double *__restrict__ norm_at, double norm_number, double max_norm, double weight_decay, int64 decoupled, int64 maximize) {
+    __shared__ Sgd shared;
     if (threadIdx.x == 0) {
-        constants[0] = (acc)number(lr_at, lr_number);
-        constants[1] = (acc)scale_of(number(norm_at, norm_number), max_norm, maximize);
+        const double lr = number(lr_at, lr_number);
+        shared = {common(lr, number(norm_at, norm_number), max_norm, weight_decay, decoupled, maximize), (acc)lr, (acc)momentum, (acc)keep, (acc)nesterov};
     }
     __syncthreads();
-    const acc lr = constants[0], scale = constants[1], decay = (acc)weight_decay, momentum = (acc)momentum_number, keep = (acc)keep_number;
-    for (int64 piece = blockIdx.x; piece < count; piece += gridDim.x) {
-        const int64 *where = addresses + 3 * pieces[3 * piece];
-        const int64 start = pieces[3 * piece + 1], stop = pieces[3 * piece + 2];
-        real *p = reinterpret_cast<real *>(where[0]), *b = reinterpret_cast<real *>(where[2]);
-        const real *g = reinterpret_cast<const real *>(where[1]);
-        const bool packed = aligned(p) && aligned(g) && aligned(b);
-        for (int64 i = start + (int64)threadIdx.x * WIDTH; i < stop; i += (int64)blockDim.x * WIDTH) {
-            const int n = stop - i < WIDTH ? (int)(stop - i) : WIDTH;
-            const bool whole = packed && n == WIDTH;
-            Pack P = load(p + i, n, whole), G = load(g + i, n, whole), B;
-            if (b) B = load(b + i, n, whole);
-            for (int k = 0; k < WIDTH; k++) {
-                acc x = (acc)P.x[k], step = scale * (acc)G.x[k];
-                if (decay != 0) step += decay * x;
-                if (b) {
-                    const acc buffer = momentum * (acc)B.x[k] + keep * step;
-                    B.x[k] = real(buffer);
-                    step = nesterov ? step + momentum * buffer : buffer;
-                }
-                P.x[k] = real(x - lr * step);
-            }
-            store(p + i, P, n, whole);
-            if (b) store(b + i, B, n, whole);
-        }
-    }
+    in_place<3, 2>(addresses, pieces, count, Sgd(shared));
 }
 
-// ------------------------------------------------------------------------------------------------ Adam
+// ------------------------------------------------------------------------------------------------ Adam: p, g, m, v, the largest v
+
+struct Adam : Common {
+    acc rate, unbias, beta1, gain1, beta2, gain2, eps;
+    __device__ __forceinline__ void operator()(acc (&x)[5], const bool (&has)[5]) const {
+        x[2] = beta1 * x[2] + gain1 * x[1];
+        acc square = beta2 * x[3] + gain2 * x[1] * x[1];
+        x[3] = square;
+        if (has[4]) x[4] = square = larger(x[4], square);
+        x[0] = shrink * x[0] - rate * (x[2] / (root(square) * unbias + eps));
+    }
+};
 
 extern "C" __global__ void __launch_bounds__(256) adam(
     const int64 *__restrict__ addresses, const int64 *__restrict__ pieces, int64 count, const double *__restrict__ lr_at, double lr_number,
-    const double *__restrict__ step_at, double step_number, const double *__restrict__ norm_at, double norm_number, double max_norm,
-    double beta1_number, double beta2_number, double eps_number, double weight_decay, int64 decoupled, int64 maximize) {
-    __shared__ acc constants[4];
+    const double *__restrict__ step_at, double step_number, double beta1, double beta2, double eps,
+    const double *__restrict__ norm_at, double norm_number, double max_norm, double weight_decay, int64 decoupled, int64 maximize) {
+    __shared__ Adam shared;
     if (threadIdx.x == 0) {
         const double lr = number(lr_at, lr_number), step = number(step_at, step_number);
-        constants[0] = (acc)(lr / (1.0 - pow(beta1_number, step)));
-        constants[1] = (acc)(1.0 / sqrt(1.0 - pow(beta2_number, step)));
-        constants[2] = (acc)(decoupled ? 1.0 - lr * weight_decay : 1.0);
-        constants[3] = (acc)scale_of(number(norm_at, norm_number), max_norm, maximize);
+        shared = {common(lr, number(norm_at, norm_number), max_norm, weight_decay, decoupled, maximize),
+                  (acc)(lr / (1.0 - pow(beta1, step))), (acc)(1.0 / sqrt(1.0 - pow(beta2, step))),
+                  (acc)beta1, (acc)(1.0 - beta1), (acc)beta2, (acc)(1.0 - beta2), (acc)eps};
     }
     __syncthreads();
-    const acc rate = constants[0], unbias = constants[1], shrink = constants[2], scale = constants[3], eps = (acc)eps_number;
-    const acc decay = (acc)(decoupled ? 0.0 : weight_decay), beta1 = (acc)beta1_number, beta2 = (acc)beta2_number;
-    const acc gain1 = (acc)(1.0 - beta1_number), gain2 = (acc)(1.0 - beta2_number);
-    for (int64 piece = blockIdx.x; piece < count; piece += gridDim.x) {
-        const int64 *where = addresses + 5 * pieces[3 * piece];
-        const int64 start = pieces[3 * piece + 1], stop = pieces[3 * piece + 2];
-        real *p = reinterpret_cast<real *>(where[0]), *m = reinterpret_cast<real *>(where[2]);
-        real *v = reinterpret_cast<real *>(where[3]), *w = reinterpret_cast<real *>(where[4]);
-        const real *g = reinterpret_cast<const real *>(where[1]);
-        const bool packed = aligned(p) && aligned(g) && aligned(m) && aligned(v) && aligned(w);
-        for (int64 i = start + (int64)threadIdx.x * WIDTH; i < stop; i += (int64)blockDim.x * WIDTH) {
-            const int n = stop - i < WIDTH ? (int)(stop - i) : WIDTH;
-            const bool whole = packed && n == WIDTH;
-            Pack P = load(p + i, n, whole), G = load(g + i, n, whole), M = load(m + i, n, whole), V = load(v + i, n, whole), W;
-            if (w) W = load(w + i, n, whole);
-            for (int k = 0; k < WIDTH; k++) {
-                acc x = (acc)P.x[k], step = scale * (acc)G.x[k];
-                if (decay != 0) step += decay * x;
-                const acc mean = beta1 * (acc)M.x[k] + gain1 * step;
-                acc square = beta2 * (acc)V.x[k] + gain2 * step * step;
-                M.x[k] = real(mean);
-                V.x[k] = real(square);
-                if (w) {
-                    square = larger((acc)W.x[k], square);
-                    W.x[k] = real(square);
-                }
-                P.x[k] = real(shrink * x - rate * (mean / (root(square) * unbias + eps)));
-            }
-            store(p + i, P, n, whole);
-            store(m + i, M, n, whole);
-            store(v + i, V, n, whole);
-            if (w) store(w + i, W, n, whole);
-        }
+    in_place<5, 4>(addresses, pieces, count, Adam(shared));
+}
+
+// ------------------------------------------------------------------------------------------------ NAdam: p, g, m, v
+
+struct Nadam : Common {
+    acc of_m, of_g, unbias, beta1, gain1, beta2, gain2, eps;
+    __device__ __forceinline__ void operator()(acc (&x)[4], const bool (&has)[4]) const {
+        x[2] = beta1 * x[2] + gain1 * x[1];
+        x[3] = beta2 * x[3] + gain2 * x[1] * x[1];
+        x[0] = shrink * x[0] - (of_m * x[2] + of_g * x[1]) / (root(x[3]) * unbias + eps);
     }
+};
+
+extern "C" __global__ void __launch_bounds__(256) nadam(
+    const int64 *__restrict__ addresses, const int64 *__restrict__ pieces, int64 count, const double *__restrict__ lr_at, double lr_number,
+    const double *__restrict__ step_at, double step_number, const double *__restrict__ mu_product_at, double mu_product_number,
+    double beta1, double beta2, double eps, double momentum_decay,
+    const double *__restrict__ norm_at, double norm_number, double max_norm, double weight_decay, int64 decoupled, int64 maximize) {
+    __shared__ Nadam shared;
+    if (threadIdx.x == 0) {
+        const double lr = number(lr_at, lr_number), step = number(step_at, step_number), product = number(mu_product_at, mu_product_number);
+        const double mu = beta1 * (1.0 - 0.5 * pow(0.96, step * momentum_decay)), next = beta1 * (1.0 - 0.5 * pow(0.96, (step + 1.0) * momentum_decay));
+        shared = {common(lr, number(norm_at, norm_number), max_norm, weight_decay, decoupled, maximize),
+                  (acc)(lr * next / (1.0 - product * next)), (acc)(lr * (1.0 - mu) / (1.0 - product)), (acc)(1.0 / sqrt(1.0 - pow(beta2, step))),
+                  (acc)beta1, (acc)(1.0 - beta1), (acc)beta2, (acc)(1.0 - beta2), (acc)eps};
+    }
+    __syncthreads();
+    in_place<4, 4>(addresses, pieces, count, Nadam(shared));
+}
+
+// ------------------------------------------------------------------------------------------------ RMSprop: p, g, v, the average m, the buffer b
+
+struct Rmsprop : Common {
+    acc lr, alpha, gain, eps, momentum;
+    __device__ __forceinline__ void operator()(acc (&x)[5], const bool (&has)[5]) const {
+        acc square = alpha * x[2] + gain * x[1] * x[1];
+        x[2] = square;
+        if (has[3]) {
+            x[3] = alpha * x[3] + gain * x[1];
+            square -= x[3] * x[3];
+            square = square < 0 ? acc(0) : square;  // nan goes through
+        }
+        acc step = x[1] / (root(square) + eps);
+        if (has[4]) x[4] = step = momentum * x[4] + step;
+        x[0] = shrink * x[0] - lr * step;
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) rmsprop(
+    const int64 *__restrict__ addresses, const int64 *__restrict__ pieces, int64 count, const double *__restrict__ lr_at, double lr_number,
+    double alpha, double eps, double momentum,
+    const double *__restrict__ norm_at, double norm_number, double max_norm, double weight_decay, int64 decoupled, int64 maximize) {
+    __shared__ Rmsprop shared;
+    if (threadIdx.x == 0) {
+        const double lr = number(lr_at, lr_number);
+        shared = {common(lr, number(norm_at, norm_number), max_norm, weight_decay, decoupled, maximize),
+                  (acc)lr, (acc)alpha, (acc)(1.0 - alpha), (acc)eps, (acc)momentum};
+    }
+    __syncthreads();
+    in_place<5, 3>(addresses, pieces, count, Rmsprop(shared));
+}
+
+// ------------------------------------------------------------------------------------------------ Adagrad: p, g, the sum s
+
+struct Adagrad : Common {
+    acc rate, eps;
+    __device__ __forceinline__ void operator()(acc (&x)[3], const bool (&has)[3]) const {
+        x[2] += x[1] * x[1];
+        x[0] = shrink * x[0] - rate * (x[1] / (root(x[2]) + eps));
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) adagrad(
+    const int64 *__restrict__ addresses, const int64 *__restrict__ pieces, int64 count, const double *__restrict__ lr_at, double lr_number,
+    const double *__restrict__ step_at, double step_number, double lr_decay, double eps,
+    const double *__restrict__ norm_at, double norm_number, double max_norm, double weight_decay, int64 decoupled, int64 maximize) {
+    __shared__ Adagrad shared;
+    if (threadIdx.x == 0) {
+        const double rate = number(lr_at, lr_number) / (1.0 + (number(step_at, step_number) - 1.0) * lr_decay);
+        shared = {common(rate, number(norm_at, norm_number), max_norm, weight_decay, decoupled, maximize), (acc)rate, (acc)eps};
+    }
+    __syncthreads();
+    in_place<3, 3>(addresses, pieces, count, Adagrad(shared));
+}
+
+// ------------------------------------------------------------------------------------------------ Adadelta: p, g, v, the average u of squared steps
+
+struct Adadelta : Common {
+    acc lr, rho, gain, eps;
+    __device__ __forceinline__ void operator()(acc (&x)[4], const bool (&has)[4]) const {
+        x[2] = rho * x[2] + gain * x[1] * x[1];
+        const acc step = root(x[3] + eps) / root(x[2] + eps) * x[1];
+        x[3] = rho * x[3] + gain * step * step;
+        x[0] = shrink * x[0] - lr * step;
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) adadelta(
+    const int64 *__restrict__ addresses, const int64 *__restrict__ pieces, int64 count, const double *__restrict__ lr_at, double lr_number,
+    double rho, double eps,
+    const double *__restrict__ norm_at, double norm_number, double max_norm, double weight_decay, int64 decoupled, int64 maximize) {
+    __shared__ Adadelta shared;
+    if (threadIdx.x == 0) {
+        const double lr = number(lr_at, lr_number);
+        shared = {common(lr, number(norm_at, norm_number), max_norm, weight_decay, decoupled, maximize),
+                  (acc)lr, (acc)rho, (acc)(1.0 - rho), (acc)eps};
+    }
+    __syncthreads();
+    in_place<4, 4>(addresses, pieces, count, Adadelta(shared));
+}
+
+// ------------------------------------------------------------------------------------------------ Lion: p, g, m
+
+struct Lion : Common {
+    acc lr, beta1, gain1, beta2, gain2;
+    __device__ __forceinline__ void operator()(acc (&x)[3], const bool (&has)[3]) const {
+        const acc c = beta1 * x[2] + gain1 * x[1], sign = c > 0 ? acc(1) : c < 0 ? acc(-1) : c;  // that of nan is nan
+        x[2] = beta2 * x[2] + gain2 * x[1];
+        x[0] = shrink * x[0] - lr * sign;
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256) lion(
+    const int64 *__restrict__ addresses, const int64 *__restrict__ pieces, int64 count, const double *__restrict__ lr_at, double lr_number,
+    double beta1, double beta2,
+    const double *__restrict__ norm_at, double norm_number, double max_norm, double weight_decay, int64 decoupled, int64 maximize) {
+    __shared__ Lion shared;
+    if (threadIdx.x == 0) {
+        const double lr = number(lr_at, lr_number);
+        shared = {common(lr, number(norm_at, norm_number), max_norm, weight_decay, decoupled, maximize),
+                  (acc)lr, (acc)beta1, (acc)(1.0 - beta1), (acc)beta2, (acc)(1.0 - beta2)};
+    }
+    __syncthreads();
+    in_place<3, 3>(addresses, pieces, count, Lion(shared));
 }
 
 // ------------------------------------------------------------------------------------------------ the norm of all gradients

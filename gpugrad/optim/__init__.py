@@ -1,10 +1,29 @@
 """Optimizers, with PyTorch's names, defaults and formulas."""
 
 from gpugrad.optim import lr_scheduler
+from gpugrad.optim.adadelta import Adadelta
+from gpugrad.optim.adagrad import Adagrad
 from gpugrad.optim.adam import Adam, AdamW
 from gpugrad.optim.averaging import ExponentialMovingAverage
 from gpugrad.optim.clip import clip_grad_value_
+from gpugrad.optim.lion import Lion
+from gpugrad.optim.nadam import NAdam
 from gpugrad.optim.optimizer import Optimizer, clip_grad_norm_
+from gpugrad.optim.rmsprop import RMSprop
 from gpugrad.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "ExponentialMovingAverage", "Optimizer", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "ExponentialMovingAverage",
+    "Lion",
+    "NAdam",
+    "Optimizer",
+    "RMSprop",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "lr_scheduler",
+]

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gpugrad import backend, tape
 from gpugrad.kernels.optimizers import adam
-from gpugrad.optim.optimizer import Arrays, Optimizer, States, partition, remembered
+from gpugrad.optim.optimizer import Arrays, Optimizer, States, numbered, partition, remembered
 
 
 class Adam(Optimizer):
     """Steps of about ``lr`` in every coordinate::
 
-        g = g + weight_decay p                   (-g to maximize)
+        g = g + weight_decay p                   (-g to maximize; p = p - lr weight_decay p where decoupled)
         m = beta1 m + (1 - beta1) g
         v = beta2 v + (1 - beta2) g^2
         p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
@@ -28,7 +27,6 @@ class Adam(Optimizer):
     """
 
     clips = True
-    decoupled = False
 
     def __init__(
         self,
@@ -41,35 +39,21 @@ class Adam(Optimizer):
         *,
         maximize: bool = False,
         capturable: bool = False,
+        decoupled_weight_decay: bool = False,
         max_grad_norm: float | None = None,
     ) -> None:
-        options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**options, "amsgrad": amsgrad, "maximize": maximize, "capturable": capturable}, max_grad_norm=max_grad_norm)
-
-    def check(self, group: dict[str, Any]) -> None:
-        """Both betas lie in [0, 1)."""
-        super().check(group)
-        if len(group["betas"]) != 2 or not all(0 <= b < 1 for b in group["betas"]):
-            raise ValueError(f"invalid betas: got {group['betas']}, expected two numbers in [0, 1)")
+        options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        options |= {"maximize": maximize, "capturable": capturable, "decoupled_weight_decay": decoupled_weight_decay}
+        super().__init__(params, options, max_grad_norm=max_grad_norm)
 
     def update(self, params: Arrays, grads: Arrays, states: States, group: dict[str, Any]) -> None:
         """One step of arrays of one dtype and device."""
         self.count(states, group["capturable"], params[0])
         averages = [remembered(states, name, params) for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else []))]
         steps = [s["step"] for s in states]
-        for same, *lists in partition([id(t) if backend.is_array(t) else t for t in steps], steps, params, grads, *averages):
-            adam(
-                *lists,
-                lr=tape.plain(group["lr"]),
-                step=same[0],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                eps=group["eps"],
-                weight_decay=group["weight_decay"],
-                decoupled=self.decoupled,
-                maximize=group["maximize"],
-                **self.clip,
-            )
+        common, (beta1, beta2) = self.common(group), group["betas"]
+        for same, *lists in partition(numbered(steps), steps, params, grads, *averages):
+            adam(*lists, step=same[0], beta1=beta1, beta2=beta2, eps=group["eps"], **common)
 
 
 class AdamW(Adam):
@@ -77,8 +61,6 @@ class AdamW(Adam):
 
     Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
     """
-
-    decoupled = True
 
     def __init__(
         self,
@@ -93,4 +75,5 @@ class AdamW(Adam):
         capturable: bool = False,
         max_grad_norm: float | None = None,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, capturable=capturable, max_grad_norm=max_grad_norm)
+        options = {"maximize": maximize, "capturable": capturable, "max_grad_norm": max_grad_norm}
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, **options)  # type: ignore[arg-type]

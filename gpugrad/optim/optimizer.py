@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy import ndarray
 
 from gpugrad import backend, tape
 from gpugrad.autograd import enable_grad
-from gpugrad.kernels.optimizers import clip_coefficient, grad_norm
+from gpugrad.kernels.lists import clip_coefficient
+from gpugrad.kernels.optimizers import grad_norm
 from gpugrad.nn.module import clear_grad
 from gpugrad.tape import Tensor
 
 Arrays = list[Any]
 States = list[dict[str, Any]]
+
+_NOT_NEGATIVE = {"lr", "eps", "weight_decay", "momentum", "lr_decay", "initial_accumulator_value", "momentum_decay"}
+_FRACTIONS = {"alpha", "rho"}
 
 
 class Optimizer:
@@ -30,9 +34,13 @@ class Optimizer:
 
     ``state[p]`` is what is remembered of parameter ``p``; the options in ``param_groups`` may be changed between steps. ``lr`` may be an array of no axes
     or a Tensor on the device of the parameters: what is written into it counts from the next step on, a recorded step included.
+
+    Two kinds of weight decay, by the option ``decoupled_weight_decay`` of all optimizers of the library: ``g = g + weight_decay p``, the gradient of
+    ``weight_decay |p|^2 / 2``, or ``p = p - lr weight_decay p`` outside of all averages (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
     """
 
     clips = False  # whether update takes gradients as they are, and clips by self.clip
+    numbers: ClassVar[dict[str, type]] = {"step": int}  # what is remembered of a parameter as one number, in device memory if capturable
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], *, max_grad_norm: float | None = None) -> None:
         if type(params) is Tensor:
@@ -77,10 +85,14 @@ class Optimizer:
         self.param_groups.append(new)
 
     def check(self, group: dict[str, Any]) -> None:
-        """Raise ValueError for options that make no sense. A learning rate in device memory is not looked at."""
-        for name in ("lr", "eps", "weight_decay", "momentum"):
-            if name in group and not _is_stored(group[name]) and not group[name] >= 0:
-                raise ValueError(f"invalid {name}: got {group[name]}, expected at least 0")
+        """Raise ValueError for options that make no sense. Those in device memory are not looked at."""
+        for name, value in group.items():
+            if name in _NOT_NEGATIVE and not _is_stored(value) and not value >= 0:
+                raise ValueError(f"invalid {name}: got {value}, expected at least 0")
+            if name in _FRACTIONS and not 0 <= value <= 1:
+                raise ValueError(f"invalid {name}: got {value}, expected a number from 0 to 1")
+        if "betas" in group and (len(group["betas"]) != 2 or not all(0 <= b < 1 for b in group["betas"])):
+            raise ValueError(f"invalid betas: got {group['betas']}, expected two numbers in [0, 1)")
 
     def update(self, params: Arrays, grads: Arrays, states: States, group: dict[str, Any]) -> None:
         """Change plain real arrays of one dtype and device in place, given their gradients, what was remembered of each (at first nothing) and the options.
@@ -90,7 +102,7 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} does not define update(self, params, grads, states, group)")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
+        """Update every parameter that has a gradient; where none has, nothing happens.
 
         ``closure``, if given, is called first, to compute the loss and the gradients; its result is returned.
         """
@@ -130,32 +142,50 @@ class Optimizer:
                     batch[3].append(state)
         return list(batches.values())
 
-    def count(self, states: States, capturable: bool, like: Any) -> None:
-        """Add one to the ``step`` of each state.
+    def common(self, group: dict[str, Any]) -> dict[str, Any]:
+        """What every kernel takes of the options of a group: the learning rate, weight decay, maximization and clipping."""
+        return {
+            "lr": tape.plain(group["lr"]),
+            "weight_decay": group["weight_decay"],
+            "decoupled": group["decoupled_weight_decay"],
+            "maximize": group["maximize"],
+            **self.clip,
+        }
 
-        In device memory (``capturable``) parameters that have always been updated together share one count, so that one addition does for all of them.
+    def count(self, states: States, capturable: bool, like: Any) -> None:
+        """Add one to the ``step`` of each state, which is 0 at first. As :meth:`advance`."""
+        self.advance(states, "step", 0, lambda step: step + 1, capturable, like)
+
+    def advance(self, states: States, name: str, first: float, new: Callable[[Any], Any], capturable: bool, like: Any) -> None:
+        """Change the number ``name`` of each state, ``first`` at first, to ``new`` of it.
+
+        In device memory (``capturable``), that of ``like``, parameters that have always been updated together share one number, so that one change does for
+        all of them.
         """
-        new: Any = None
+        fresh: Any = None
         for s in states:
-            if "step" not in s:
-                if new is None:
-                    new = backend.namespace(like).zeros((), np.float64) if capturable else 0
-                s["step"] = new
+            if name not in s:
+                if fresh is None:
+                    fresh = backend.namespace(like).full((), first, np.float64) if capturable else first
+                s[name] = fresh
+        known: dict[Any, Any] = {}
         shared: dict[int, Any] = {}
         for s in states:
-            if not backend.is_array(s["step"]):
-                s["step"] += 1
+            old = s[name]
+            if backend.is_array(old):
+                shared[id(old)] = old
             else:
-                shared[id(s["step"])] = s["step"]
+                if old not in known:
+                    known[old] = new(old)
+                s[name] = known[old]
         for old in shared.values():
-            if sum(s.get("step") is old for s in self.state.values()) > sum(s["step"] is old for s in states):  # others stay behind
-                step = old.copy()
+            number = old
+            if sum(s.get(name) is old for s in self.state.values()) > sum(s[name] is old for s in states):  # others stay behind
+                number = old.copy()
                 for s in states:
-                    if s["step"] is old:
-                        s["step"] = step
-            else:
-                step = old
-            step += 1
+                    if s[name] is old:
+                        s[name] = number
+            number[...] = new(number)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or fill them with zeros."""
@@ -166,38 +196,71 @@ class Optimizer:
     # ------------------------------------------------------------------ saving and loading
 
     def state_dict(self) -> dict[str, Any]:
-        """``{"state": {number of the parameter: what is remembered of it}, "param_groups": options, with the parameters' numbers}``, sharing memory."""
+        """``{"state": {number of the parameter: what is remembered of it}, "param_groups": options, with the parameters' numbers}``, sharing memory.
+
+        There is nothing in it but Tensors, numbers, strings, None, and lists, tuples and dicts of these, so that Tensors can be written to a file
+        of tensors and the rest as JSON, without pickle.
+
+        Raises:
+            TypeError: an option, or what a subclass remembers, is something else.
+        """
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = {p: i for i, p in enumerate(params)}
         return {
-            "state": {numbers[p]: {k: Tensor(v) if backend.is_array(v) else v for k, v in s.items()} for p, s in self.state.items()},
-            "param_groups": [{**group, "params": [numbers[p] for p in group["params"]]} for group in self.param_groups],
+            "state": {numbers[p]: {k: _storable(k, v) for k, v in s.items()} for p, s in self.state.items()},
+            "param_groups": [
+                {**{k: _storable(k, v) for k, v in group.items() if k != "params"}, "params": [numbers[p] for p in group["params"]]}
+                for group in self.param_groups
+            ],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from where another optimizer, with groups of the same sizes, was; arrays are copied to the parameters' devices and dtypes.
 
+        What has been through JSON, with strings for the numbers of parameters and lists for tuples, is taken too. After ``model.to(...)``,
+        ``optimizer.load_state_dict(optimizer.state_dict())`` moves what is remembered after the parameters.
+
         Raises:
-            ValueError: the groups or shapes do not fit; nothing has been changed.
+            ValueError: the groups, the shapes or an option do not fit; nothing has been changed.
         """
         got, own = ([len(g["params"]) for g in groups] for groups in (state_dict["param_groups"], self.param_groups))
         if got != own:
             raise ValueError(f"loaded state dict has parameter groups of sizes {got}, expected {own}")
-        numbers = [i for group in state_dict["param_groups"] for i in group["params"]]
+        numbers = [int(i) for group in state_dict["param_groups"] for i in group["params"]]
         params = dict(zip(numbers, (p for group in self.param_groups for p in group["params"]), strict=True))
-        options = [{**group, **{k: _own(v) for k, v in saved.items() if k != "params"}} for group, saved in zip(self.param_groups, state_dict["param_groups"])]
-        capturable = {p for group in options if group.get("capturable") for p in group["params"]}
-        state = {params[i]: {k: _fitted(params[i], k, v) for k, v in s.items()} for i, s in state_dict["state"].items()}
-        counts: dict[Any, Any] = {}
-        for p in capturable & set(state):
-            if "step" in state[p]:
-                key = p.device, state[p]["step"]
-                if key not in counts:
-                    counts[key] = backend.asarray(np.array(float(key[1])), device=p.device)
-                state[p]["step"] = counts[key]
+        options = [{**group, **_options(saved, group)} for group, saved in zip(self.param_groups, state_dict["param_groups"])]
+        for group in options:
+            self.check(group)
+        state = {params[int(i)]: {k: self._fitted(params[int(i)], k, v) for k, v in s.items()} for i, s in state_dict["state"].items()}
+        self._store_numbers([p for group in options if group.get("capturable") for p in group["params"]], state)
         self.state = state
         for group, new in zip(self.param_groups, options):
             group.update(new)
+
+    def _fitted(self, p: Tensor, name: str, value: Any) -> Any:
+        """What is remembered of ``p`` as a state dict has it, on the device and of the dtype of ``p``; a number as one of Python."""
+        value = tape.plain(value)
+        if name in self.numbers:
+            return self.numbers[name](value)
+        if not backend.is_array(value):
+            return value
+        like = as_real(p.data)
+        if value.dtype.kind == "c" and value.shape == p.shape:
+            value = as_real(value)
+        if value.shape != like.shape:
+            raise ValueError(f"loaded state dict has {name} of shape {value.shape}, expected {like.shape}")
+        return backend.asarray(value, like.dtype, p.device, copy=True)
+
+    def _store_numbers(self, params: list[Tensor], state: dict[Tensor, dict[str, Any]]) -> None:
+        """Put the numbers of these parameters into device memory; parameters in which all of them are alike share them."""
+        stored: dict[Any, dict[str, Any]] = {}
+        for p in params:
+            numbers = {name: state[p][name] for name in self.numbers if name in state.get(p, ())}
+            if numbers:
+                key = p.device, *numbers.items()
+                if key not in stored:
+                    stored[key] = {name: backend.asarray(np.array(float(x)), device=p.device) for name, x in numbers.items()}
+                state[p].update(stored[key])
 
     def __repr__(self) -> str:
         groups = [", ".join([f"{k}={v}" for k, v in g.items() if k != "params"] + [f"{len(g['params'])} parameters"]) for g in self.param_groups]
@@ -207,12 +270,31 @@ class Optimizer:
 # ------------------------------------------------------------------------------------------------- tools for subclasses
 
 
-def remembered(states: States, name: str, params: Arrays) -> Arrays:
-    """The array ``name`` of each state, zeros of its parameter's shape, dtype and layout at first."""
+def remembered(states: States, name: str, params: Arrays, first: float = 0.0) -> Arrays:
+    """The array ``name`` of each state, of its parameter's shape, dtype and layout, filled with ``first`` at first.
+
+    Raises:
+        TypeError, gpugrad.backend.DeviceError: the parameter has another dtype, or is on another kind of device, than when it was last updated.
+    """
+    found = []
     for s, p in zip(states, params):
-        if s.get(name) is None:
-            s[name] = backend.namespace(p).zeros_like(p)
-    return [s[name] for s in states]
+        a = s.get(name)
+        if a is None:
+            xp = backend.namespace(p)
+            a = s[name] = xp.zeros_like(p) if first == 0 else xp.full_like(p, first)
+        elif type(a) is not type(p) or (a.dtype is not p.dtype and a.dtype != p.dtype):
+            what, where = (f"{x.dtype} on {backend.device_of(x)}" for x in (a, p))
+            raise (backend.DeviceError if type(a) is not type(p) else TypeError)(
+                f"a parameter is {where}, but what the optimizer remembers of it ({name}) is {what}; "
+                "after model.to(...), call optimizer.load_state_dict(optimizer.state_dict()), or make the optimizer after it"
+            )
+        found.append(a)
+    return found
+
+
+def numbered(numbers: list[Any]) -> list[Any]:
+    """Keys for :func:`partition`: numbers as they are, those in device memory by what they are stored in."""
+    return [id(n) if backend.is_array(n) else n for n in numbers]
 
 
 def partition(keys: list[Any], *columns: list[Any]) -> Iterator[tuple[list[Any], ...]]:
@@ -282,19 +364,34 @@ def _is_stored(x: Any) -> bool:
     return backend.is_array(tape.plain(x))
 
 
-def _own(option: Any) -> Any:
-    """A copy of an option that is stored in an array."""
-    return type(option)(tape.plain(option).copy()) if type(option) is Tensor else option.copy() if backend.is_array(option) else option
-
-
-def _fitted(p: Tensor, name: str, value: Any) -> Any:
-    """What is remembered of ``p`` as a state dict has it, on the device and of the dtype of ``p``; a count of steps as a number."""
-    value = tape.plain(value)
-    if name == "step":
-        return int(value)
-    if not backend.is_array(value):
+def _storable(name: str, value: Any) -> Any:
+    """A value of a state dict: an array as a Tensor, a number of NumPy as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or type(value) is Tensor or isinstance(value, (bool, int, float, complex, str)):
         return value
-    shape = as_real(p.data).shape
-    if value.shape != shape:
-        raise ValueError(f"loaded state dict has {name} of shape {value.shape}, expected {shape}")
-    return backend.asarray(value, as_real(p.data).dtype, p.device, copy=True)
+    if backend.is_array(value):
+        return Tensor(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([_storable(name, v) for v in value])
+    if isinstance(value, dict):
+        return {k: _storable(name, v) for k, v in value.items()}
+    raise TypeError(
+        f"{name} is a {type(value).__name__}, which a state dict cannot hold; expected an array, a number, a string, None, or lists, tuples or dicts of these"
+    )
+
+
+def _options(saved: Mapping[str, Any], group: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the options of a saved group, in the form in which ``group`` has them: tuples as tuples, what is in device memory on the parameters' device."""
+    options = {}
+    for name, value in saved.items():
+        if name == "params":
+            continue
+        if _is_stored(value):
+            device = group["params"][0].device if group["params"] else None
+            array = backend.asarray(tape.plain(value), device=device, copy=True)
+            value = Tensor(array) if type(value) is Tensor and not backend.is_array(group.get(name)) else array
+        elif isinstance(value, list):
+            value = tuple(value) if isinstance(group.get(name), tuple) else list(value)
+        options[name] = value
+    return options

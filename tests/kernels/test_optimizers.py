@@ -14,8 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from gpugrad import kernels
 from gpugrad.cuda import emulator
-from gpugrad.kernels import optimizers
-from gpugrad.kernels.optimizers import PIECE, adam, grad_norm, sgd
+from gpugrad.kernels import lists as tables
+from gpugrad.kernels.lists import PIECE
+from gpugrad.kernels.optimizers import adam, grad_norm, sgd
 from gpugrad.testing import agreement
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not emulator.is_available(), reason="needs g++"))
@@ -78,7 +79,7 @@ def test_any_sizes(sizes: list[int], dtype: Any) -> None:
 
 @every_twin
 def test_more_pieces_than_blocks_and_thousands_of_arrays(twin: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizers, "_MOST_BLOCKS", 3)
+    monkeypatch.setattr(tables, "_MOST_BLOCKS", 3)
     before = lists([5 * PIECE + 1] + [1, 2, 3] * 700, 4)
     expected = [adam_by_the_book(*arrays, lr=0.1, step=2, norm=0.0, max_norm=1.0) for arrays in zip(*wide(before))]
     descended = [p - np.float32(0.1) * g for p, g in zip(before[0], before[1])]
@@ -96,7 +97,7 @@ def test_more_pieces_than_blocks_and_thousands_of_arrays(twin: str, monkeypatch:
 @pytest.mark.skipif(not emulator.is_available(), reason="needs g++")
 def test_more_than_two_to_the_31_elements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zeros take no memory until they are written, and only the last block runs."""
-    monkeypatch.setattr(optimizers, "_MOST_BLOCKS", 1 << 30)
+    monkeypatch.setattr(tables, "_MOST_BLOCKS", 1 << 30)
     n = 2**31 + 5
     try:
         params, grads = [np.zeros(n, np.float16)], [np.zeros(n, np.float16)]
@@ -198,12 +199,12 @@ def test_addresses_are_handed_over_once() -> None:
     arrays = lists([40, 50], 3)
     with kernels.use("cuda"):
         sgd(*arrays, lr=0.1)
-        before = optimizers._uploaded.cache_info()
+        before = tables._uploaded.cache_info()
         sgd(*arrays, lr=0.1)
-        assert optimizers._uploaded.cache_info().misses == before.misses
+        assert tables._uploaded.cache_info().misses == before.misses
         other = [g.copy() for g in arrays[1]]
         sgd(arrays[0], other, arrays[2], lr=0.1)
-        assert optimizers._uploaded.cache_info().misses == before.misses + 1
+        assert tables._uploaded.cache_info().misses == before.misses + 1
 
 
 # ------------------------------------------------------------------------------------------------- exact, deterministic, nothing hidden
