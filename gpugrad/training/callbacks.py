@@ -117,7 +117,13 @@ class Callbacks:
         return {name: state for name, c in self.named() if (state := c.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Give each its state; those that were not there before begin anew."""
+        """Give each its state; those that were not there before begin anew.
+
+        Raises:
+            ValueError: not states by name.
+        """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"the states of callbacks are a dict, got {state!r:.60}")
         for name, c in self.named():
             if name in state:
                 c.load_state_dict(state[name])

@@ -82,13 +82,13 @@ def prepare(directory: Path) -> str:
     try:
         directory = os.fspath(directory)
         os.makedirs(directory, exist_ok=True)
-        probe = _temporary(os.path.join(directory, "checkpoint-probe"))
-        os.mkdir(probe)
-        os.rmdir(probe)
         for name in os.listdir(directory):
             match = re.fullmatch(r"\.checkpoint-\w+\.(\d+)\.partial", name)
             if match and not _is_alive(int(match[1])):
                 shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+        probe = _temporary(os.path.join(directory, "checkpoint-probe"))
+        os.mkdir(probe)
+        os.rmdir(probe)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot write checkpoints to {directory!r}: {_reason(error)}") from error
     return directory
