@@ -108,10 +108,11 @@ def killed_at(call, late):
             made.append(original)
             if len(made) > call + 1:
                 return None
-            result = original(*args, **options) if len(made) <= call or late else None
-            if len(made) == call + 1:
-                raise KilledError
-            return result
+            try:
+                return original(*args, **options) if len(made) <= call or late else None
+            finally:
+                if len(made) == call + 1:
+                    raise KilledError
 
         return wrapped
 
