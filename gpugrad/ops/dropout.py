@@ -27,8 +27,8 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, generator: random.
         return x
     if p == 1:
         return multiply(x, zeros_like(x, shape=()))
-    values = plain(x)
-    keep = (generator or random.default_generator).bernoulli(1 - p, shape_of(x), device=backend.device_of(values)).data
+    drawn = (generator or random.default_generator).bernoulli(1 - p, shape_of(x)).data
+    keep = backend.to_device(drawn, backend.device_of(plain(x)))  # as booleans, which are the least to move
     dtype = dtype_of(x) if is_inexact(dtype_of(x)) else np.dtype(np.float32)
     return multiply(x, keep * dtype.type(1 / (1 - p)))
 

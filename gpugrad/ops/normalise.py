@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.kernels.linear import column_sum
+from gpugrad.kernels import normalise as kernels
 from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import sqrt
-from gpugrad.ops.fit import astype, broadcast_to, dtype_of, in_float32, is_half, shape_of
+from gpugrad.ops.fit import astype, broadcast_to, dtype_of, is_half, shape_of
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array
 from gpugrad.tape import is_inexact, mark_mutated, plain
@@ -25,28 +25,32 @@ __all__ = ["batch_norm", "layer_norm", "rms_norm"]
 Axes = tuple[int, ...]
 
 
-def _mean(x: Any, axes: Axes) -> Any:
-    """The mean over axes, which stay with length 1. NumPy adds rows one after the other, so that of many of them digits are lost: column_sum adds blocks."""
-    n = math.prod([x.shape[i] for i in axes]) or 1
-    if axes[0] != 0 or x.ndim == 1:
-        total = x.sum(axis=axes)
-    else:
-        rows = x.sum(axis=axes[1:]) if len(axes) > 1 else x
-        total = column_sum(rows) if rows.ndim == 2 and rows.dtype.kind == "f" else rows.sum(axis=0)
-    return (np.asarray(total) if not hasattr(total, "reshape") else total).reshape([1 if i in axes else length for i, length in enumerate(x.shape)]) / n
+def _as_matrix(x: Any, axes: Axes) -> tuple[Any, int]:
+    """x as a matrix whose columns (0) or rows (1) are what is normalised: a view where the axes are the first or the last ones."""
+    count = math.prod([x.shape[i] for i in axes])
+    if axes[-1] == x.ndim - 1 and axes[0] == x.ndim - len(axes):
+        return x.reshape(x.size // count if count else math.prod(x.shape[: axes[0]]), count), 1
+    others = [i for i in range(x.ndim) if i not in axes]
+    rest = math.prod([x.shape[i] for i in others])
+    return x.transpose([*axes, *others]).reshape(count, rest), 0
+
+
+def _as_before(y: Any, shape: tuple[int, ...], axes: Axes, axis: int) -> Any:
+    """The inverse of _as_matrix."""
+    if axis == 1:
+        return y.reshape(shape)
+    order = [*axes, *[i for i in range(len(shape)) if i not in axes]]
+    return y.reshape([shape[i] for i in order]).transpose(np.argsort(order).tolist())
 
 
 # ---------------------------------------------------------------------------------- the map of differentials
 
 
-@in_float32
 def _slope_value(d: Any, h: Any, r: Any, *, axes: Axes, centred: bool) -> Any:
-    y = h * -_mean(h * d, axes)
-    y += d
-    if centred:
-        y -= _mean(d, axes)
-    y *= r
-    return y
+    dtype = np.result_type(d.dtype, h.dtype) if d.dtype != h.dtype else d.dtype
+    matrix, axis = _as_matrix(d.astype(dtype, copy=False), axes)
+    y = kernels.slope(matrix, _as_matrix(h, axes)[0], r.reshape(-1), axis=axis, centred=centred)
+    return _as_before(y, d.shape, axes, axis)
 
 
 def _slope_in_h(c: Any, d: Any, h: Any, r: Any, axes: Axes) -> Any:
@@ -93,14 +97,10 @@ slope = general(
 def _standardized(x: Any, *, axes: Axes, eps: float, centred: bool) -> tuple[Any, ...]:
     if not is_inexact(x.dtype) or x.dtype.kind == "c":
         raise TypeError(f"normalisation: got {x.dtype}, expected real floats")
-    wide = x.astype(np.float32) if is_half(x.dtype) else x
-    mean = _mean(wide, axes) if centred else None
-    c = wide - mean if centred else wide
-    squares = np.square(c)
-    moment = _mean(squares, axes)
-    with np.errstate(divide="ignore", invalid="ignore"):  # eps = 0 and a constant: 0 / 0 is nan
-        h = np.multiply(c, 1 / np.sqrt(moment + eps), out=squares).astype(x.dtype, copy=False)
-    return (h, moment, mean) if centred else (h, moment)
+    matrix, axis = _as_matrix(x, axes)
+    h, *moments = kernels.standardize(matrix, axis=axis, eps=eps, centred=centred)
+    shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    return (_as_before(h, x.shape, axes, axis), *[m.reshape(shape) for m in moments if m is not None])
 
 
 def _standardize_vjp(needs: Sequence[bool], g: Any, y: Any, _x: Any, *, axes: Axes, eps: float, centred: bool) -> list[Any]:
