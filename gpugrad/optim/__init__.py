@@ -6,6 +6,7 @@ from gpugrad.optim.adagrad import Adagrad
 from gpugrad.optim.adam import Adam, AdamW
 from gpugrad.optim.averaging import ExponentialMovingAverage
 from gpugrad.optim.clip import clip_grad_value_
+from gpugrad.optim.lbfgs import LBFGS
 from gpugrad.optim.lion import Lion
 from gpugrad.optim.nadam import NAdam
 from gpugrad.optim.optimizer import Optimizer, clip_grad_norm_
@@ -13,6 +14,7 @@ from gpugrad.optim.rmsprop import RMSprop
 from gpugrad.optim.sgd import SGD
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",

@@ -1,0 +1,272 @@
+"""L-BFGS: Newton's direction from the last few steps, for smooth losses that are computed on all data at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpugrad import backend, tape
+from gpugrad.autograd import enable_grad
+from gpugrad.ops.fit import is_half
+from gpugrad.optim.line_search import strong_wolfe
+from gpugrad.optim.optimizer import Optimizer, as_real
+from gpugrad.tape import Tensor
+
+
+class Move(NamedTuple):
+    """A move s, the change y of the gradient along it, and their products."""
+
+    s: Any
+    y: Any
+    sy: float
+    yy: float
+
+    @staticmethod
+    def of(s: Any, y: Any) -> Move:
+        return Move(s, y, float(dot(s, y)), float(dot(y, y)))
+
+
+class LBFGS(Optimizer):
+    """Limited-memory BFGS: ``step`` makes up to ``max_iter`` moves ``x = x + t d``, and calls the closure for the loss and the gradients at each point it tries::
+
+        def closure():
+            optimizer.zero_grad()
+            loss = loss_of(model(x), y)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+    d = -H g, where H is the BFGS approximation of the inverse Hessian from the last ``history_size`` moves, beginning with ``(s'y / y'y) I`` (algorithm 7.4 of
+    Nocedal and Wright, "Numerical optimization", 2006; names, defaults and what ends a step are PyTorch's).
+
+    Args:
+        params: Tensors of one device. There is one group only.
+        lr: the length t of a move in units of d; with a line search, the first one that it tries. The very first move is of length ``min(1, 1 / |g|_1) lr``.
+        max_iter, max_eval: the most moves and evaluations in one ``step``; max_eval is 5/4 max_iter unless it is given.
+        tolerance_grad: ends at ``max |g|`` up to this.
+        tolerance_change: ends when neither the loss nor any parameter changes by more.
+        history_size: for how many moves (s, y) are kept, each as large as all parameters.
+        line_search_fn: None, or "strong_wolfe", which finds a t that fulfils the strong Wolfe conditions (:func:`gpugrad.optim.line_search.strong_wolfe`).
+
+    With the line search a step never ends at a larger loss than it began with. Without one, a move to a point where the loss is inf or nan is taken back.
+    Moves along which the gradient does not grow (s'y of about 0 or less) are not kept. If the closure raises, parameters and state are what they were before ``step``.
+    Inner products are of float64. What length to go is decided on the host, so each evaluation waits for the device.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1,
+        max_iter: int = 20,
+        max_eval: int | None = None,
+        tolerance_grad: float = 1e-7,
+        tolerance_change: float = 1e-9,
+        history_size: int = 100,
+        line_search_fn: str | None = None,
+    ) -> None:
+        options = {"lr": lr, "max_iter": max_iter, "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval, "tolerance_grad": tolerance_grad}
+        super().__init__(params, {**options, "tolerance_change": tolerance_change, "history_size": history_size, "line_search_fn": line_search_fn})
+        self.params = self.param_groups[0]["params"]
+        self._moves: list[Move] = []  # the oldest first
+        self._pending: tuple[Any, Any] | None = None  # the last move and the gradient before it, where that behind it is not known yet
+        self._counts = {"n_iter": 0, "func_evals": 0}
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Of the only group.
+
+        Raises:
+            ValueError: there is one already.
+        """
+        if self.param_groups:
+            raise ValueError("LBFGS doesn't support per-parameter options (parameter groups): got a second group, expected one list of Tensors")
+        super().add_param_group(group)
+
+    def check(self, group: dict[str, Any]) -> None:
+        """max_iter and history_size are positive; there is such a line search; one device."""
+        super().check(group)
+        for name in ("max_iter", "max_eval", "history_size"):
+            if not group[name] >= 1:
+                raise ValueError(f"invalid {name}: got {group[name]}, expected at least 1")
+        if group["line_search_fn"] not in (None, "strong_wolfe"):
+            raise ValueError(f"only 'strong_wolfe' is supported for line_search_fn, or None: got {group['line_search_fn']!r}")
+        devices = sorted({p.device for p in group["params"]})
+        if len(devices) > 1:
+            raise ValueError(f"LBFGS: got parameters on {' and '.join(devices)}, expected one device")
+
+    # ------------------------------------------------------------------ a step
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Up to ``max_iter`` moves; returns what the closure returned first, at the point where the step began.
+
+        Raises:
+            TypeError: there is no closure.
+        """
+        if closure is None:
+            raise TypeError("LBFGS evaluates the loss several times in a step: call step(closure), where closure computes the gradients and returns the loss")
+        if self.max_grad_norm is not None:
+            raise ValueError("LBFGS needs the gradient of the loss as it is: got max_grad_norm, which would make it that of no function")
+        start, before = self._point(), (list(self._moves), self._pending, dict(self._counts))
+        try:
+            return self._iterate(closure, start)
+        except BaseException:
+            self._go_to(start)
+            self._moves, self._pending, self._counts = before
+            raise
+
+    def _iterate(self, closure: Callable[[], Any], x: Any) -> Any:
+        group = self.param_groups[0]
+        first, loss, g = self._evaluate(closure)
+        evaluations = 1
+        if not math.isfinite(loss) or not math.isfinite(_largest(g)) or _largest(g) <= group["tolerance_grad"]:
+            return first
+        if self._pending is not None:
+            self._remember(self._pending[0], g - self._pending[1])
+            self._pending = None
+        for i in range(group["max_iter"]):
+            self._counts["n_iter"] += 1
+            d = -inverse_hessian_times(g, self._moves)
+            slope = float(dot(g, d))
+            if not slope < 0 and self._moves:  # what was remembered is of another function
+                self._moves.clear()
+                d, slope = -g, -float(dot(g, g))
+            if not slope <= -group["tolerance_change"]:
+                break
+            t = float(tape.plain(group["lr"])) * (1.0 if self._moves else min(1.0, 1.0 / float(np.abs(g).sum(dtype=np.float64))))
+            old_x, old_g, old_loss = x, g, loss
+            if group["line_search_fn"] is None:
+                x = self._go_to(x + g.dtype.type(t) * d)
+                if i + 1 == group["max_iter"]:
+                    self._pending = (x - old_x, old_g)
+                    break
+                _, loss, g = self._evaluate(closure)
+                evaluations += 1
+                if not (math.isfinite(loss) and math.isfinite(_largest(g))):
+                    self._go_to(old_x)
+                    break
+            else:
+                trial = _Trial(self, closure, x, d)
+                t, loss, g = strong_wolfe(trial, t, loss, g, slope, tolerance=group["tolerance_change"] / _largest(d))
+                evaluations += trial.evaluations
+                x = self._go_to(trial.at(t))
+                if t == 0:  # nowhere along d is the loss smaller
+                    if not self._moves:
+                        break
+                    self._moves.clear()
+                    continue
+            self._remember(x - old_x, g - old_g)
+            if evaluations >= group["max_eval"] or _largest(g) <= group["tolerance_grad"]:
+                break
+            if _largest(x - old_x) <= group["tolerance_change"] or abs(loss - old_loss) < group["tolerance_change"]:
+                break
+        return first
+
+    def _evaluate(self, closure: Callable[[], Any]) -> tuple[Any, float, Any]:
+        """What the closure returned, as a number as well, and the gradient as one vector."""
+        with enable_grad():
+            returned = closure()
+        self._counts["func_evals"] += 1
+        loss = tape.plain(returned)
+        gradient = self._flat([p.data if p.grad is None else p.grad.data for p in self.params], [p.grad is None for p in self.params])
+        return returned, float(loss.item() if backend.is_array(loss) else loss), gradient
+
+    def _remember(self, s: Any, y: Any) -> None:
+        """Keep a move, unless the angle between s and y says that the function is not convex along it."""
+        move = Move.of(s, y)
+        if move.sy > np.finfo(s.dtype).eps * math.sqrt(float(dot(s, s)) * move.yy):
+            self._moves = [*self._moves, move][-self.param_groups[0]["history_size"] :]
+
+    # ------------------------------------------------------------------ parameters as one vector
+
+    def _flat(self, arrays: list[Any], absent: list[bool]) -> Any:
+        xp = backend.namespace(arrays[0])
+        dtype = np.result_type(*[np.float32 if is_half(a.dtype) else as_real(a).dtype for a in arrays])
+        parts = [xp.zeros(as_real(a).size, dtype) if none else as_real(a).reshape(-1).astype(dtype) for a, none in zip(arrays, absent)]
+        return xp.concatenate(parts)
+
+    def _point(self) -> Any:
+        return self._flat([p.data for p in self.params], [False] * len(self.params))
+
+    def _go_to(self, x: Any) -> Any:
+        """Write the vector into the parameters, and return what they hold then: rounded, if they are of several dtypes."""
+        start = 0
+        for p in self.params:
+            real = as_real(p.data)
+            real[...] = x[start : start + real.size].reshape(real.shape).astype(real.dtype)
+            start += real.size
+            tape.mark_mutated(p.data)
+        return x if all(as_real(p.data).dtype == x.dtype for p in self.params) else self._point()
+
+    # ------------------------------------------------------------------ saving and loading
+
+    def state_dict(self) -> dict[str, Any]:
+        """As other optimizers'; what is remembered is of all parameters together, under number 0: moves and changes of gradients as rows of matrices."""
+        xp = backend.namespace(self.params[0].data)
+        state: dict[str, Any] = dict(self._counts)
+        if self._moves:
+            state |= {"steps": Tensor(xp.stack([m.s for m in self._moves])), "changes": Tensor(xp.stack([m.y for m in self._moves]))}
+        if self._pending is not None:
+            state |= dict(zip(("pending_step", "pending_grad"), map(Tensor, self._pending)))
+        return {**super().state_dict(), "state": {0: state} if self._counts["func_evals"] else {}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where another optimizer was, bit for bit.
+
+        Raises:
+            ValueError: the group or the number of elements does not fit; nothing has been changed.
+        """
+        state = state_dict["state"].get(0, state_dict["state"].get("0", {}))
+        like = self._point()
+        arrays = {k: backend.asarray(tape.plain(v), like.dtype, self.params[0].device, copy=True) for k, v in state.items() if k not in self._counts}
+        for name, a in arrays.items():
+            if a.shape[-1:] != like.shape:
+                raise ValueError(f"loaded state dict has {name} of {a.shape[-1]} elements, expected {like.size}, those of all parameters")
+        super().load_state_dict({**state_dict, "state": {}})
+        self._moves = [Move.of(s.copy(), y.copy()) for s, y in zip(arrays.get("steps", ()), arrays.get("changes", ()))]
+        self._pending = (arrays["pending_step"], arrays["pending_grad"]) if "pending_step" in arrays else None
+        self._counts = {name: int(state.get(name, 0)) for name in self._counts}
+
+
+class _Trial:
+    """Loss, gradient and slope along x + t d."""
+
+    def __init__(self, optimizer: LBFGS, closure: Callable[[], Any], x: Any, d: Any) -> None:
+        self.optimizer, self.closure, self.x, self.d, self.evaluations = optimizer, closure, x, d, 0
+
+    def at(self, t: float) -> Any:
+        return self.x + self.d.dtype.type(t) * self.d if t else self.x
+
+    def __call__(self, t: float) -> tuple[float, Any, float]:
+        self.optimizer._go_to(self.at(t))
+        self.evaluations += 1
+        _, loss, g = self.optimizer._evaluate(self.closure)
+        return loss, g, float(dot(g, self.d))
+
+
+def inverse_hessian_times(g: Any, moves: list[Move]) -> Any:
+    """``H g``, where H is the BFGS matrix of the moves, oldest first, that begins as ``(s'y / y'y) I`` with the last of them; g itself without moves.
+
+    Nothing waits for the device. Nocedal and Wright, algorithm 7.4.
+    """
+    q = g.copy()
+    weights = []
+    for s, y, sy, _ in reversed(moves):
+        weights.append(dot(s, q) / sy)
+        q -= weights[-1] * y
+    if moves:
+        q *= moves[-1].sy / moves[-1].yy
+    for (s, y, sy, _), weight in zip(moves, reversed(weights)):
+        q += (weight - dot(y, q) / sy) * s
+    return q
+
+
+def dot(a: Any, b: Any) -> Any:
+    """The inner product in float64, of no axes, on the device of the vectors."""
+    return np.vdot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False))
+
+
+def _largest(v: Any) -> float:
+    return float(np.abs(v).max()) if v.size else 0.0
