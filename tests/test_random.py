@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
-from gpugrad import data, random
+from gpugrad import random
 from gpugrad.quantile import normal_quantile
 
 
@@ -200,34 +200,3 @@ def test_bounds_that_make_no_sense():
     for options in ({"scale": 0}, {"scale": -1}, {"low": 1, "high": 0}, {"low": 40, "high": math.inf}, {"loc": math.nan}):
         with pytest.raises(ValueError, match="expected scale > 0 and an interval with a probability above 0"):
             g.truncated_normal(**options)
-
-
-def test_minibatches_see_everything_once(device):
-    x = gg.asarray(np.arange(20.0).reshape(10, 2), device=device)
-    y = gg.asarray(np.arange(10), device=device)
-    for a, b in ((x, y), (x.data, y.data)):
-        batches = list(data.minibatches(a, b, 4, random.Generator(0)))
-        assert [len(xb) for xb, _ in batches] == [4, 4, 2]
-        seen = []
-        for xb, yb in batches:
-            assert type(xb) is type(a)
-            seen += np.asarray(gg.asarray(yb).numpy()).tolist()
-            assert_array_equal(gg.asarray(xb).numpy()[:, 0], 2 * gg.asarray(yb).numpy())
-        assert sorted(seen) == list(range(10))
-    with pytest.raises(ValueError, match="10 rows of x and 3 of y"):
-        next(data.minibatches(x, y[:3], 4))
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        next(data.minibatches(x, y, 0))
-
-
-def test_the_digits_are_scaled_and_split_by_class():
-    pytest.importorskip("sklearn")
-    x, y, x_test, y_test = data.load_digits(0.25, seed=3)
-    assert x.dtype == np.float32
-    assert (x.min(), x.max()) == (0, 1)
-    assert len(x) + len(x_test) == 1797
-    assert_allclose(np.bincount(y_test) / np.bincount(np.concatenate([y, y_test])), 0.25, atol=0.01)
-    assert_array_equal(data.load_digits(0.25, seed=3)[3], y_test)
-    assert not np.array_equal(data.load_digits(0.25, seed=4)[2], x_test)
-    with pytest.raises(ValueError, match="test_fraction must lie between 0 and 1, got 1"):
-        data.load_digits(1)

@@ -61,8 +61,8 @@ class TensorDataset:
 
     def __getitem__(self, rows: Any) -> tuple[Any, ...]:
         """An integer gives one example, a slice views, an array of integers or booleans copies of those rows."""
-        if getattr(getattr(rows, "dtype", None), "kind", "") in "iu" and getattr(rows, "ndim", 0) == 1:
-            return tuple(backend.namespace(a).take(a, rows, axis=0) for a in self.arrays)  # quicker than a[rows], above all for few rows
+        if type(rows) is np.ndarray and rows.dtype.kind in "iu" and type(self.arrays[0]) is np.ndarray:
+            return tuple(a.take(rows, axis=0) for a in self.arrays)  # what a[rows] does, in half the time
         return tuple(a[rows] for a in self.arrays)
 
     def __repr__(self) -> str:

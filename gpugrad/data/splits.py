@@ -19,7 +19,7 @@ def random_split(dataset: Any, lengths: Sequence[float], *, stratify: Any = None
     Args:
         lengths: integers that sum to ``len(dataset)``, or fractions (floats) that sum to 1. What fractions leave over goes to the largest remainders, so
             that a part has its fraction to less than one example.
-        stratify: labels, one for each example: a part has its share of each class, to one example or two.
+        stratify: labels, one for each example: a part has its share of each class, to one example.
         generator: by default ``gpugrad.random.Generator(0)``: the same parts each time, whatever else has drawn numbers.
 
     Raises:
@@ -29,12 +29,13 @@ def random_split(dataset: Any, lengths: Sequence[float], *, stratify: Any = None
     n = len(dataset)
     sizes = _sizes(lengths, n)
     order = plain((random.Generator(0) if generator is None else generator).permutation(n))
+    part = np.repeat(np.arange(len(sizes)), sizes)
     if stratify is not None:
         labels = backend.to_device(plain(stratify), "cpu")
         if np.shape(labels) != (n,):
             raise ValueError(f"stratify must hold one label for each of {n} examples, got shape {np.shape(labels)}")
-        order = _interleaved(order, np.asarray(labels))
-    return [Subset(dataset, part) for part in np.split(order, np.cumsum(sizes)[:-1])]
+        part = _stratified(np.asarray(labels)[order], np.asarray(sizes))
+    return [Subset(dataset, order[part == i]) for i in range(len(sizes))]
 
 
 def _sizes(lengths: Sequence[float], n: int) -> list[int]:
@@ -53,12 +54,21 @@ def _sizes(lengths: Sequence[float], n: int) -> list[int]:
     return sizes.tolist()
 
 
-def _interleaved(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """``order`` such that each stretch of it has its share of every class: the i-th of m members of a class stands at the fraction (i + 1/2) / m of the way."""
-    _, classes, counts = np.unique(labels[order], return_inverse=True, return_counts=True)
-    rank = np.empty(len(order))
-    rank[np.argsort(classes, kind="stable")] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return order[np.argsort((rank + 0.5) / counts[classes], kind="stable")]
+def _stratified(labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The part of each example: of every class (row) each part (column) has its share, rounded down or up such that rows and columns sum to what they must.
+
+    What rounding down leaves over goes, class by class, to the parts that lack most (H. Ryser, "Combinatorial properties of matrices of zeros and ones", 1957).
+    """
+    _, first, classes, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    table, remainders = np.divmod(np.outer(counts, sizes), max(len(labels), 1))
+    lacking = sizes - table.sum(0)
+    for c in np.argsort(first):  # the labels come in random order
+        chosen = np.lexsort((-remainders[c], -lacking))[: counts[c] - table[c].sum()]
+        table[c, chosen] += 1
+        lacking[chosen] -= 1
+    part = np.empty(len(labels), np.int64)
+    part[np.argsort(classes, kind="stable")] = np.repeat(np.tile(np.arange(len(sizes)), len(counts)), table.ravel())
+    return part
 
 
 def stratified_split(labels: np.ndarray, test_fraction: float, generator: Any = random) -> tuple[np.ndarray, np.ndarray]:

@@ -159,7 +159,11 @@ class _Reader:
             classes = 2 * texts > len(cells)  # one that is not a number among many that are is an error
         odd = next((i for i, (c, x) in enumerate(zip(cells, numbers)) if not c or (not classes if x is None else not math.isfinite(x))), None)
         if odd is not None:
-            expected = "the name of a class" if classes else "a finite number" + (" (classes=True takes the column for classes)" if numbers[odd] is None else "")
+            expected = (
+                "the name of a class"
+                if classes
+                else "a finite number" + (" (classes=True takes the column for classes)" if cells[odd] and numbers[odd] is None else "")
+            )
             self._refuse(lines[np.argmax(codes == odd)], name, cells[odd], expected)
         if not classes:
             return np.array(numbers, np.float64)[codes], []

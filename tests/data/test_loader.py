@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 import threading
 import time
 import traceback
@@ -19,7 +18,7 @@ from numpy.testing import assert_array_equal
 
 import gpugrad as gg
 from gpugrad import backend, random
-from gpugrad.data import DataLoader, Subset, TensorDataset
+from gpugrad.data import DataLoader, Subset, TensorDataset, minibatches
 
 X, Y = np.arange(20.0).reshape(10, 2), np.arange(10)
 quick = settings(max_examples=40, deadline=None)
@@ -49,8 +48,8 @@ def data_threads():
 class Squares:
     """A dataset of one example at a time."""
 
-    def __init__(self, n=10, delay=0.0, fail_at=None, error=KeyError("gone")):
-        self.n, self.delay, self.fail_at, self.error, self.asked = n, delay, fail_at, error, []
+    def __init__(self, n=10, delay=0.0, fail_at=None, error=None):
+        self.n, self.delay, self.fail_at, self.error, self.asked = n, delay, fail_at, error or KeyError("gone"), []
 
     def __len__(self):
         return self.n
@@ -191,7 +190,7 @@ def test_what_is_refused():
         DataLoader(TensorDataset(X), 2.5)
     with pytest.raises(ValueError, match="the dataset is empty: TensorDataset of length 0"):
         DataLoader(TensorDataset(X[:0]), 2)
-    with pytest.raises(ValueError, match="prefetch must be 0 .* got -1"):
+    with pytest.raises(ValueError, match=r"prefetch must be 0 .* got -1"):
         DataLoader(X, 2, prefetch=-1)
     with pytest.raises(ValueError, match="drop_last leaves no batch: the dataset has 10 examples, batch_size is 11"):
         DataLoader(X, 11, drop_last=True)
@@ -556,6 +555,26 @@ def test_work_of_a_dataset_on_the_gpu_runs_on_the_consumers_stream(fake_cupy):
     assert flat(numbers(batches)) == [0, 1, 2, 3]
 
 
-@pytest.mark.skipif(sys.flags.optimize > 0, reason="asserts")
 def test_repr_says_what_it_is():
     assert repr(loader(shuffle=True)) == "DataLoader(TensorDataset(int64(10,)), batch_size=4, shuffle=True, drop_last=False): 3 batches"
+
+
+# ------------------------------------------------------------------------------------------------- minibatches
+
+
+def test_minibatches_see_everything_once(device):
+    x = gg.asarray(np.arange(20.0).reshape(10, 2), device=device)
+    y = gg.asarray(np.arange(10), device=device)
+    for a, b in ((x, y), (x.data, y.data)):
+        batches = list(minibatches(a, b, 4, random.Generator(0)))
+        assert [len(xb) for xb, _ in batches] == [4, 4, 2]
+        seen = []
+        for xb, yb in batches:
+            assert type(xb) is type(a)
+            seen += np.asarray(gg.asarray(yb).numpy()).tolist()
+            assert_array_equal(gg.asarray(xb).numpy()[:, 0], 2 * gg.asarray(yb).numpy())
+        assert sorted(seen) == list(range(10))
+    with pytest.raises(ValueError, match="10 rows of x and 3 of y"):
+        next(minibatches(x, y[:3], 4))
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        next(minibatches(x, y, 0))
