@@ -26,6 +26,7 @@ from gpugrad.nn.layers import (
     Softplus,
     Tanh,
 )  # fmt: skip
+from gpugrad.nn.location import ShapeError
 from gpugrad.nn.losses import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -45,11 +46,14 @@ from gpugrad.nn.losses import (
     SmoothL1Loss,
     SoftMarginLoss,
 )  # fmt: skip
-from gpugrad.nn.module import Module, Parameter, ShapeError, functional_call
+from gpugrad.nn.module import Module, Parameter
+from gpugrad.nn.stateless import functional_call
+from gpugrad.nn.unused import check_parameters_used, unused_parameters
 
 __all__ = [
     "ELU", "GELU", "MLP", "SELU", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "Bilinear", "CosineEmbeddingLoss", "CosineSimilarity", "CrossEntropyLoss",
     "Dropout", "Embedding", "Flatten", "GaussianNLLLoss", "HingeLoss", "HuberLoss", "Identity", "KLDivLoss", "L1Loss", "LayerNorm", "LeakyReLU", "Linear",
     "LogSoftmax", "MSELoss", "Module", "MultiMarginLoss", "MulticlassHingeLoss", "NLLLoss", "Parameter", "PoissonNLLLoss", "RMSNorm", "ReLU", "Residual",
-    "Sequential", "ShapeError", "SiLU", "Sigmoid", "SmoothL1Loss", "SoftMarginLoss", "Softmax", "Softplus", "Tanh", "functional", "functional_call", "init",
+    "Sequential", "ShapeError", "SiLU", "Sigmoid", "SmoothL1Loss", "SoftMarginLoss", "Softmax", "Softplus", "Tanh", "check_parameters_used", "functional",
+    "functional_call", "init", "unused_parameters",
 ]  # fmt: skip

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from gpugrad import backend, tape, tree
+from gpugrad import backend, tape
 from gpugrad.autograd import no_grad
 from gpugrad.creation import get_default_dtype, tensor
+from gpugrad.nn.location import locate
 from gpugrad.tape import Tensor, is_inexact
 
 M = TypeVar("M", bound="Module")
@@ -27,18 +28,6 @@ def Parameter(data: Any, requires_grad: bool = True, *, dtype: Any = None, devic
 def factory(device: str | None, dtype: Any) -> dict[str, Any]:
     """Where and as what a layer makes its parameters; the dtype is :func:`gpugrad.get_default_dtype` unless it is given."""
     return {"device": device, "dtype": np.dtype(get_default_dtype() if dtype is None else dtype)}
-
-
-class ShapeError(ValueError):
-    """An array whose shape does not fit a layer. The message names the path of the layer from the module that was called, what it got and what it expected."""
-
-    def __init__(self, got: Any, expected: Any) -> None:
-        super().__init__(got, expected)
-        self.where = ""
-
-    def __str__(self) -> str:
-        got, expected = self.args
-        return f"{self.where}: got input of shape {got}, expected {expected}".removeprefix(": ")
 
 
 class Mismatch(NamedTuple):
@@ -80,7 +69,7 @@ class Module:
         try:
             return self.forward(*inputs, **options)
         except Exception as error:
-            _locate(error, self)
+            locate(error, self)
             raise
 
     # ------------------------------------------------------------------ what it holds
@@ -265,22 +254,6 @@ def _refuse_unordered(thing: Any, path: str) -> None:
         )
 
 
-def _locate(error: Exception, module: Module) -> None:
-    """Say where in ``module`` an exception comes from: the innermost module that it left is known to it, and its path is looked up from each further out."""
-    innermost, note = getattr(error, "_gpugrad_at", (module, None))
-    path = next((path for path, m in module.named_modules() if m is innermost), None) if note else ""
-    if path is None:  # made on the way, and held by nobody
-        return
-    where = f"{type(module).__name__}.{path} ({type(innermost).__name__})" if path else type(module).__name__
-    if isinstance(error, ShapeError):
-        error.where = where
-        error._gpugrad_at = (innermost, where)  # type: ignore[attr-defined]
-        return
-    notes = [n for n in getattr(error, "__notes__", []) if n != note]
-    error._gpugrad_at = (innermost, f"in {where}")  # type: ignore[attr-defined]
-    error.__notes__ = [*notes, f"in {where}"]
-
-
 def _weights_of_torch(module: Module) -> set[str]:
     from gpugrad.nn.layers.linear import Bilinear, Linear
 
@@ -309,34 +282,3 @@ def clear_grad(p: Tensor, set_to_none: bool) -> None:
     else:
         with no_grad():
             p.grad.detach().zero_()
-
-
-def functional_call(module: Module, params: Mapping[str, Any], *inputs: Any, **options: Any) -> Any:
-    """``module(*inputs)`` with other parameters, given by path, so that a module can be differentiated as a function of them::
-
-        params = dict(module.named_parameters())
-        gg.grad(lambda p: loss(nn.functional_call(module, p, x), y))(params)
-
-    Parameters that are not given keep their values. The module is not changed; it must not be used by another thread meanwhile.
-
-    Raises:
-        KeyError: a path that the module does not have.
-        ValueError: a shape does not fit.
-    """
-    own = dict(module._named_tensors())
-    given = {path: v if type(v) is Tensor else Tensor(backend.asarray(v)) for path, v in params.items()}
-    for path, v in given.items():
-        if path not in own:
-            raise KeyError(f"functional_call: {type(module).__name__} has no parameter or buffer {path!r}; it has {', '.join(own) or 'none'}")
-        if v.shape != own[path].shape:
-            raise ValueError(f"functional_call: {path} got shape {v.shape}, expected {own[path].shape}")
-    kept = [(own[path], own[path].value, own[path].node) for path in given]
-    try:
-        for path, v in given.items():
-            own[path].value, own[path].node = v.value, v.node
-        y = module(*inputs, **options)
-        swapped = {id(t) for t, _, _ in kept}
-        return tree.map_leaves(lambda t: Tensor(t.value, t.node) if id(t) in swapped else t, y)
-    finally:
-        for t, value, node in kept:
-            t.value, t.node = value, node

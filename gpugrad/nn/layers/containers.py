@@ -9,7 +9,8 @@ from typing import Any
 from gpugrad.nn.layers.activations import GELU, ReLU, Sigmoid, SiLU, Tanh, activation_named
 from gpugrad.nn.layers.linear import Linear
 from gpugrad.nn.layers.normalisation import BatchNorm1d, Dropout, LayerNorm, RMSNorm
-from gpugrad.nn.module import Module, ShapeError
+from gpugrad.nn.location import ShapeError
+from gpugrad.nn.module import Module
 from gpugrad.ops.fit import shape_of
 from gpugrad.ops.shape import as_array, reshape
 

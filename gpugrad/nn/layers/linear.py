@@ -9,7 +9,8 @@ from gpugrad import creation
 from gpugrad.autograd import no_grad
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.nn import init
-from gpugrad.nn.module import Module, Parameter, ShapeError, factory
+from gpugrad.nn.location import ShapeError
+from gpugrad.nn.module import Module, Parameter, factory
 from gpugrad.ops.fit import shape_of
 from gpugrad.tape import Tensor
 

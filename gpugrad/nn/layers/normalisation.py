@@ -9,7 +9,8 @@ import numpy as np
 
 from gpugrad import creation
 from gpugrad.nn import functional as F  # noqa: N812
-from gpugrad.nn.module import Module, Parameter, ShapeError, factory
+from gpugrad.nn.location import ShapeError
+from gpugrad.nn.module import Module, Parameter, factory
 from gpugrad.ops.dropout import check_probability
 from gpugrad.ops.fit import shape_of
 from gpugrad.random import Generator
