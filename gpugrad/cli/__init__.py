@@ -12,24 +12,36 @@ from gpugrad.cli.refusal import RefusalError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 when it failed on the way, 2 for arguments that cannot be used."""
+    """Run a command; returns the exit code: 0, 1 when it failed on the way, 2 for what cannot be used, 130 when it was interrupted."""
     try:
         args = make_parser().parse_args(argv)
         args.command(args)
         sys.stdout.flush()
         return 0
     except RefusalError as refusal:
-        print(f"gpugrad: {refusal}", file=sys.stderr)
-        return refusal.code
+        return _failed(str(refusal), refusal.code)
     except backend.DeviceError as error:
-        print(f"gpugrad: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _failed(str(error), 2)
     except MemoryError as error:
-        print(f"gpugrad: out of memory: {error}; try a smaller --batch-size, or smaller --layers", file=sys.stderr)
-        return 1
+        return _failed(f"out of memory: {error}; try a smaller --batch-size, or smaller --layers", 1)
     except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return 1
+    except OSError as error:
+        _abandon_output()
+        return _failed(f"cannot write {error.filename or 'the output'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        print("gpugrad: interrupted", file=sys.stderr)
-        return 130
+        return _failed("interrupted", 130)
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"gpugrad: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _abandon_output() -> None:
+    """If the standard output takes no more, let what is left for it go, which Python would try to write at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

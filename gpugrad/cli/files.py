@@ -43,9 +43,9 @@ def check_new_folder(option: str, folder: str) -> None:
     """
     if not folder:
         raise RefusalError(f"{option}: got an empty name")
-    if os.path.lexists(folder) and not os.path.isdir(folder):
-        raise RefusalError(f"{option}: {folder!r} is not a folder")
     while not os.path.isdir(folder):
+        if os.path.lexists(folder):
+            raise RefusalError(f"{option}: {folder!r} is not a folder")
         folder = os.path.dirname(folder) or "."
     check_folder(option, folder)
 

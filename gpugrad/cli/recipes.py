@@ -35,47 +35,44 @@ SCHEDULES = {
 WARMS_UP_ITSELF = ("onecycle", "plateau")  # or cannot follow a warm-up, as what it goes by is a loss and not a count
 
 
-def make_optimizer(params: Iterable[Any], args: argparse.Namespace) -> optim.Optimizer:
-    """The optimizer that the options ask for.
+def check(args: argparse.Namespace) -> None:
+    """Find out before the work whether the options go together.
 
     Raises:
-        RefusalError: L-BFGS with weight decay.
+        RefusalError: they do not.
     """
+    if args.optimizer == "lbfgs":
+        if args.weight_decay is not None:
+            raise RefusalError("--weight-decay: L-BFGS has none; choose another --optimizer")
+        if args.accumulate > 1 or args.dtype in ("float16", "bfloat16"):
+            raise RefusalError("--optimizer lbfgs evaluates a batch several times: it goes with neither --accumulate nor 16 bits")
+    if args.warmup and args.schedule in WARMS_UP_ITSELF:
+        raise RefusalError(f"--warmup does not go with --schedule {args.schedule}")
+    if args.warmup and args.warmup >= args.epochs:
+        raise RefusalError(f"--warmup {args.warmup:g}: expected less than --epochs {args.epochs}")
+
+
+def make_optimizer(params: Iterable[Any], args: argparse.Namespace) -> optim.Optimizer:
+    """The optimizer that the options ask for."""
     name, rate, options = OPTIMIZERS[args.optimizer]
     if args.weight_decay is not None:
-        if name == "LBFGS":
-            raise RefusalError("--weight-decay: L-BFGS has none; choose another --optimizer")
         options = {**options, "weight_decay": args.weight_decay}
     return getattr(optim, name)(params, lr=args.lr or rate, **options)
 
 
 def make_schedule(optimizer: optim.Optimizer, args: argparse.Namespace, steps_per_epoch: int) -> tuple[Any, str]:
     """The schedule that the options ask for, or None, and how often it steps: every "step", or every "epoch"."""
-    total = args.epochs * steps_per_epoch
-    warm = math.ceil(warmup_epochs(args) * steps_per_epoch)
     if args.schedule == "plateau":
         return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.3, patience=max(args.epochs // 10, 2)), "epoch"
-    if warm and warm >= total:
-        raise RefusalError(f"--warmup {args.warmup:g}: expected less than --epochs {args.epochs}")
+    epochs = args.warmup or (args.epochs / 10 if args.schedule == "warmup-cosine" else 0)
+    total = args.epochs * steps_per_epoch
+    warm = min(math.ceil(epochs * steps_per_epoch), total - 1)
     after = _after_warmup(optimizer, args.schedule, total - warm)
     if not warm:
         return after, "step"
-    # The first step would have no learning rate at all with a factor of 0.
+    # From a factor of 0 the first step would be none.
     rise = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warm + 1), end_factor=1.0, total_iters=warm)
     return (rise if after is None else lr_scheduler.SequentialLR(optimizer, [rise, after], milestones=[warm])), "step"
-
-
-def warmup_epochs(args: argparse.Namespace) -> float:
-    """Over how many epochs the learning rate rises.
-
-    Raises:
-        RefusalError: a warm-up with a schedule that has none.
-    """
-    if args.warmup and args.schedule in WARMS_UP_ITSELF:
-        raise RefusalError(f"--warmup does not go with --schedule {args.schedule}")
-    if args.warmup is None:
-        return args.epochs / 10 if args.schedule == "warmup-cosine" else 0.0
-    return args.warmup
 
 
 def _after_warmup(optimizer: optim.Optimizer, schedule: str, steps: int) -> Any:

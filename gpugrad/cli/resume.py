@@ -42,11 +42,14 @@ class Options(training.Callback):
         with contextlib.redirect_stderr(io.StringIO()) as passed_over:
             place = training.latest_checkpoint(directory)
         if place is None:
-            raise RefusalError(f"--resume: {passed_over.getvalue().removeprefix('gpugrad: ')}")
+            first = passed_over.getvalue().partition("\n")[0].removeprefix("gpugrad: passed over a damaged checkpoint: ")
+            raise RefusalError(f"--resume: there is no checkpoint that is whole: {first}")
         saved = training.load_checkpoint(place).get("callbacks", {}).get("Options.0")
         if not isinstance(saved, dict) or not isinstance(saved.get("options"), dict):
             raise RefusalError(f"--resume: {place!r} was not made by gpugrad train")
-        differing = [k for k in self.options if saved["options"].get(k) != self.options[k]]
+        # Where the learning rate does not depend on it, a run may be made longer.
+        free = {"epochs"} if self.options["schedule"] == "none" else set()
+        differing = [k for k in self.options if k not in free and saved["options"].get(k) != self.options[k]]
         if differing:
             what = ", ".join(f"--{k.replace('_', '-')} was {_said(saved['options'].get(k))} and is {_said(self.options[k])}" for k in differing)
             raise RefusalError(f"--resume: {place!r} was made with other options: {what}")

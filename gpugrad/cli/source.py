@@ -68,7 +68,7 @@ def read(path: str, target: str | None = None, ignore: Collection[str] = ()) -> 
     Raises:
         RefusalError: there is none, or it cannot be used; file, row and column are named where there are any.
     """
-    with _reading(path):
+    with _reading(path, remedy="; --ignore leaves columns out"):
         return (_from_arrays if _holds_arrays(path) else _from_csv)(path, target, ignore)
 
 
@@ -89,12 +89,13 @@ def _holds_arrays(path: str) -> bool:
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[None]:
+def _reading(path: str, remedy: str = "") -> Iterator[None]:
     """What the readers and the system say against a file becomes a refusal."""
     try:
         yield
     except data.DataError as error:
-        raise RefusalError(error) from None
+        text, is_encoded, _ = str(error).partition("; encoding=")
+        raise RefusalError(f"{text}; convert it to UTF-8" if is_encoded else text + (remedy if ", column " in text else "")) from None
     except FileNotFoundError as error:
         raise RefusalError(f"there is no file {path!r}" if error.errno else error) from None
     except OSError as error:
@@ -145,6 +146,8 @@ def _from_arrays(path: str, target: str | None, ignore: Collection[str]) -> Sour
 def _known_arrays(path: str, columns: list[str], targets: list[str], with_target: bool) -> Source:
     arrays, held_out = _arrays(path)
     outputs = {name: a for name, a in arrays.items() if _names(name, a) == targets}
+    if not outputs and {"x", "y"} <= set(arrays) and len(_names("y", arrays["y"])) == len(targets):
+        outputs = {"y": arrays["y"]}  # as x does, it goes by the order of its columns
     inputs = {"x": arrays["x"]} if "x" in arrays else {name: a for name, a in arrays.items() if name not in outputs}
     _check_lengths(path, {**inputs, **(outputs if with_target else {})})
     names, x = _side_by_side(path, {name: a for name, a in inputs.items() if set(_names(name, a)) & set(columns) or "x" in arrays})
@@ -178,7 +181,7 @@ def _side_by_side(path: str, arrays: dict[str, np.ndarray]) -> tuple[list[str], 
         if a.dtype.kind not in "biuf":
             raise RefusalError(f"{path!r}: {name!r} is an array of {a.dtype}, expected numbers (or leave it out: --ignore {name})")
     dtype = np.float32 if all(a.dtype in (np.uint8, np.float32) for a in arrays.values()) else np.float64
-    blocks = [a.reshape(len(a), -1).astype(dtype, copy=False) for a in arrays.values()]
+    blocks = [a.reshape(len(a), len(_names(name, a))).astype(dtype, copy=False) for name, a in arrays.items()]
     return [c for name, a in arrays.items() for c in _names(name, a)], np.concatenate(blocks, axis=1) if blocks else np.zeros((0, 0))
 
 
@@ -259,8 +262,8 @@ def checked(source: Source) -> Source:
     for columns, values in ((source.columns, source.x), (source.targets, source.y)):
         if values is None or values.dtype.kind != "f" or np.isfinite(values).all():
             continue
-        row, column = np.argwhere(~np.isfinite(values.reshape(len(values), -1)))[0]
-        raise RefusalError(f"{source.where(row, columns[column])}: {values.reshape(len(values), -1)[row, column]} is not a number to learn from")
+        row, column = np.argwhere(~np.isfinite(values.reshape(len(values), len(columns))))[0]
+        raise RefusalError(f"{source.where(row, columns[column])}: {values.reshape(len(values), len(columns))[row, column]} is not a number to learn from")
     return source
 
 
@@ -279,7 +282,7 @@ def numbers(rows: Source) -> np.ndarray:
     if rows.y.dtype.kind in "biuf":
         return rows.y.reshape(len(rows.y), -1).astype(np.float64)
     row = next(i for i, text in enumerate(rows.y.tolist()) if not _is_number(text))
-    raise RefusalError(f"{rows.where(row, rows.targets[0])}: {rows.y[row]!s:.40} is not a number, which regression predicts")
+    raise RefusalError(f"{rows.where(row, rows.targets[0])}: {str(rows.y[row])[:40]!r} is not a number, which regression predicts")
 
 
 def _is_number(text: str) -> bool:

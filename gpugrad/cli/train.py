@@ -8,10 +8,9 @@ import os
 import numpy as np
 
 from gpugrad import amp, backend, data, nn, optim, random, training
-from gpugrad.cli import examples, files, model_file, resume
+from gpugrad.cli import examples, files, model_file, recipes, resume
 from gpugrad.cli.evaluate import rmse
 from gpugrad.cli.model_file import Model
-from gpugrad.cli.recipes import make_optimizer, make_schedule
 from gpugrad.cli.refusal import RefusalError, refusing
 from gpugrad.training import metrics
 
@@ -23,6 +22,8 @@ def train(args: argparse.Namespace) -> None:
     with refusing(ValueError):
         device = backend.device_name(args.device)
     parts = examples.load(args)
+    if args.label_smoothing and parts.task == "regression":
+        raise RefusalError("--label-smoothing is for classification, and this is regression: see --task")
     checkpoint = resume.Options(args, device, parts)
     random.seed(args.seed)
     model = _new_model(args, parts, device)
@@ -47,8 +48,6 @@ def _complete(args: argparse.Namespace) -> None:
     if args.output is None:
         stem = "digits" if args.data is None else os.path.basename(os.path.normpath(args.data)).split(".")[0]
         args.output = f"{stem or 'model'}.safetensors"
-    if args.label_smoothing is None:
-        args.label_smoothing = 0.1 if args.data is None else 0.0
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -72,8 +71,7 @@ def _check_options(args: argparse.Namespace) -> None:
         raise RefusalError("--resume needs the folder of the checkpoints: add --checkpoint DIR")
     if args.norm == "batch" and args.batch_size == 1:
         raise RefusalError("--norm batch needs at least two rows in a batch: --batch-size 1 has one")
-    if args.optimizer == "lbfgs" and (args.accumulate > 1 or args.dtype in ("float16", "bfloat16")):
-        raise RefusalError("--optimizer lbfgs evaluates a batch several times: it goes with neither --accumulate nor 16 bits")
+    recipes.check(args)
 
 
 def _new_model(args: argparse.Namespace, parts: examples.Parts, device: str) -> Model:
@@ -96,9 +94,10 @@ def _summary(parts: examples.Parts, model: Model, device: str, args: argparse.Na
     counts += f"{len(parts.test[0]):,} to test on\n{sum(p.size for p in model.network.parameters()):,} parameters on {device}, {args.dtype}; seed {args.seed}"
     if args.data is None:
         return counts
+    columns = f"{len(parts.columns)} column{'s' if len(parts.columns) > 1 else ''}"
     if parts.task == "classification":
-        return f"classification of {parts.targets[0]!r} from {len(parts.columns)} columns: {len(parts.classes)} classes\n{counts}"
-    return f"regression of {', '.join(map(repr, parts.targets))} from {len(parts.columns)} columns\n{counts}"
+        return f"classification of {parts.targets[0]!r} from {columns}: {len(parts.classes)} classes\n{counts}"
+    return f"regression of {', '.join(map(repr, parts.targets))} from {columns}\n{counts}"
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -112,13 +111,13 @@ def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: s
     """
     classify = parts.task == "classification"
     batches = _loader(parts.train, model, args, device)
-    optimizer = make_optimizer(model.network.parameters(), args)
-    schedule, every = make_schedule(optimizer, args, -(-len(batches) // args.accumulate))
+    optimizer = recipes.make_optimizer(model.network.parameters(), args)
+    schedule, every = recipes.make_schedule(optimizer, args, -(-len(batches) // args.accumulate))
     ema = optim.ExponentialMovingAverage(model.network, decay=args.ema, warmup=True) if args.ema else None
     try:
         history = training.fit(
             model.network,
-            nn.CrossEntropyLoss(label_smoothing=args.label_smoothing) if classify else nn.MSELoss(),
+            nn.CrossEntropyLoss(label_smoothing=_smoothing(args)) if classify else nn.MSELoss(),
             optimizer,
             batches,
             validation=_loader(parts.validation, model, args, device, training=False) if args.validation else None,
@@ -145,6 +144,11 @@ def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: s
     if ema is not None and not args.early_stopping:  # which has put back the best averages itself
         ema.copy_to(model.network)
     return history
+
+
+def _smoothing(args: argparse.Namespace) -> float:
+    """On the digits some of it makes up for having few of them; elsewhere probabilities are to be taken at their word."""
+    return args.label_smoothing if args.label_smoothing is not None else 0.1 if args.data is None else 0.0
 
 
 def _callbacks(args: argparse.Namespace) -> list[training.Callback]:
