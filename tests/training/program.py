@@ -70,9 +70,9 @@ def main(directory: str, kills: int) -> None:
     for kill in range(kills + 1):
         child = os.fork()
         if child == 0:
-            run = Training(width=200, seed=kill)
+            run = Training(width=200, seed=kill if training.latest_checkpoint(directory) else 0)  # what is resumed was made from other numbers
             run.go(EPOCHS, directory, resume=True)
-            Path(directory, "state").write_text(run.state())
+            Path(f"{directory}.state").write_text(run.state())
             os._exit(0)
         if kill < kills:
             time.sleep(moment.uniform(0, 0.06))
