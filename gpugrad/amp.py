@@ -42,12 +42,14 @@ HIGH = frozenset((
     *("power", "reciprocal", "sinh", "softplus", "square", "tan"),  # which overflow in float16, or lose what they are taken for
     *("cumprod", "cumsum", "log_softmax", "logsumexp", "mean", "prod", "softmax", "std", "sum", "var", "vector_norm"),
     *("cholesky", "det", "inv", "slogdet", "solve"),
-    *("bce", "bce_residual", "bce_with_logits", "cross_entropy", "cross_entropy_value", "huber", "log_ratio", "standardize"),
+    *("bce", "bce_residual", "bce_with_logits", "cross_entropy", "cross_entropy_value", "huber", "kl_div", "log_ratio", "standardize"),
 ))  # fmt: skip
 
 
 class _Thread(threading.local):
-    dtype: Any = None  # of the innermost block; None where none is open, or it is not enabled
+    def __init__(self) -> None:
+        self.dtype: Any = None  # of the innermost block; None where none is open, or it is not enabled
+        self.outside: list[Any] = []  # what it was around each open block
 
 
 class _Caster:
@@ -105,17 +107,16 @@ class autocast(ContextDecorator):  # noqa: N801
 
     def __init__(self, dtype: Any = "bfloat16", enabled: bool = True) -> None:
         self.dtype, self.enabled = _half(dtype), enabled
-        self._kept: list[Any] = []
 
     def __enter__(self) -> autocast:
-        self._kept.append(_thread.dtype)
+        _thread.outside.append(_thread.dtype)
         _thread.dtype = self.dtype if self.enabled else None
         _count(1)
         return self
 
     def __exit__(self, *_: object) -> None:
         _count(-1)
-        _thread.dtype = self._kept.pop()
+        _thread.dtype = _thread.outside.pop()
 
 
 def _count(change: int) -> None:

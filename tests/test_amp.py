@@ -192,13 +192,22 @@ def test_nested_blocks():
 
 def test_other_threads_do_not_autocast():
     found = []
-    w = gg.tensor(draw(3, 2), requires_grad=True)
-    with amp.autocast("float16"):
-        thread = threading.Thread(target=lambda: found.append((gg.tensor(draw(4, 3)) @ w).dtype))
+    x, w = gg.tensor(draw(4, 3)), gg.tensor(draw(3, 2), requires_grad=True)
+    block = amp.autocast("float16")
+
+    def other():
+        found.append((x @ w).dtype)
+        with block:
+            found.append((x @ w).dtype)
+        found.append((x @ w).dtype)
+
+    with block:
+        thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-        assert (gg.tensor(draw(4, 3)) @ w).dtype == np.float16
-    assert found == [np.float32]
+        assert (x @ w).dtype == np.float16
+    assert found == [np.float32, np.float16, np.float32]
+    assert tape.caster is None
 
 
 def test_backward_has_the_precision_of_forward():
@@ -282,7 +291,7 @@ def step_with(scaler, optimizer, p, *grad):
     scaler.update()
 
 
-@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RMSprop, optim.Adagrad, optim.Adadelta, optim.Lion])
 @pytest.mark.parametrize("max_grad_norm", [None, 0.5])
 def test_scaled_steps_are_steps(make, max_grad_norm, device):
     """Bit for bit: the factor is a power of two."""
