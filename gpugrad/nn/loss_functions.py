@@ -13,11 +13,11 @@ import numpy as np
 
 from gpugrad.ops.activations import relu, softplus
 from gpugrad.ops.cross_entropy import softmax_cross_entropy as cross_entropy
-from gpugrad.ops.elementwise import absolute, equal, exp, greater, isneginf, less, log, maximum, multiply, square, strong_multiply, where
+from gpugrad.ops.elementwise import absolute, equal, exp, greater, isnan, isneginf, less, log, maximum, multiply, square, strong_multiply, where
 from gpugrad.ops.fit import astype, dtype_of, shape_of
 from gpugrad.ops.labels import at_labels, checked_labels, checked_weight, class_axis, counts, is_label, rows
 from gpugrad.ops.linalg import vector_norm
-from gpugrad.ops.loss import bce, check_reduction, check_values, huber, log_ratio, mean_of, pair, reduced
+from gpugrad.ops.loss import bce, check_reduction, check_values, huber, kl, mean_of, pair, reduced
 from gpugrad.ops.loss import bce_with_logits as _bce_with_logits
 from gpugrad.ops.reduce import max as max_of
 from gpugrad.ops.reduce import sum as sum_of
@@ -197,7 +197,7 @@ def _of_classes(name: str, scores: Any, target: Any, weight: Any, what: str = "s
 
 def kl_div(log_probability: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Any:
     """``t (log t - x)`` of each element, with t the target and x ``log_probability``: summed over a row, Kullback and Leibler's divergence from the
-    prediction q = exp(x) to t. Where t = 0 it is 0, whatever x is.
+    prediction q = exp(x) to t. Where t = 0 it is 0, for x = -inf too.
 
     Args:
         log_probability: logarithms of probabilities, as :func:`log_softmax` gives them.
@@ -211,9 +211,9 @@ def kl_div(log_probability: Any, target: Any, reduction: str = "mean", log_targe
     check_reduction(reduction, "batchmean")
     x, t = pair("kl_div", log_probability, target)
     if not log_target:
-        return reduced(strong_multiply(t, log_ratio(x, t)), reduction)
-    with np.errstate(invalid="ignore"):
-        return reduced(strong_multiply(exp(t), where(isneginf(t), 0.0, t - x)), reduction)
+        return reduced(kl(x, t), reduction)
+    with np.errstate(invalid="ignore"):  # inf - inf, where both probabilities are 0
+        return reduced(exp(t) * where(isneginf(t) & ~isnan(x), 0.0, t - x), reduction)
 
 
 # ---------------------------------------------------------------------------------- margins

@@ -85,10 +85,16 @@ def on_device_of(x: Any, weight: Any) -> Any:
 
 
 def counts(x: Any, labels: Any, weight: Any, ignore_index: int) -> Any:
-    """weight[label] of each row, 0 of one that is ignored."""
+    """weight[label] of each row, 0 of one that is ignored, and something or other of a label that is out of range."""
     kept, weight = not_equal(labels, ignore_index), on_device_of(x, weight)
     dtype = np.float32 if is_half(dtype_of(x)) else dtype_of(x)
-    return astype(kept, dtype) if weight is None else where(kept, astype(take(weight, where(kept, labels, 0)), dtype), 0)
+    if weight is None:
+        return astype(kept, dtype)
+    return where(kept, astype(take(weight, where(_fits(labels, len(weight)), labels, 0)), dtype), 0)
+
+
+def _fits(labels: Any, classes: int) -> Any:
+    return greater_equal(labels, 0) & less(labels, classes)
 
 
 def at_labels(name: str, x: Any, labels: Any, ignore_index: int | None = None) -> Any:
@@ -98,7 +104,7 @@ def at_labels(name: str, x: Any, labels: Any, ignore_index: int | None = None) -
         IndexError: a label is out of range. On a GPU, where looking would stall, nan is there instead.
     """
     classes = shape_of(x)[1]
-    fits = greater_equal(labels, 0) & less(labels, classes)
+    fits = _fits(labels, classes)
     if namespace(labels) is np:
         check(labels, ~fits if ignore_index is None else ~fits & not_equal(labels, ignore_index), classes, name)
     value = take_along_axis(x, expand_dims(where(fits, labels, 0), 1), 1)

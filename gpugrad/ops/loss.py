@@ -14,7 +14,7 @@ import numpy as np
 from gpugrad.backend import namespace
 from gpugrad.ops import reduce
 from gpugrad.ops.activations import reusable, sigmoid_slope
-from gpugrad.ops.elementwise import choose, clip, log, log1p, maximum, negative, strong_divide
+from gpugrad.ops.elementwise import choose, clip, log, log1p, maximum, negative, strong_divide, strong_multiply
 from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of
 from gpugrad.ops.rules import Sample, elementwise, general
 from gpugrad.ops.shape import as_array
@@ -78,12 +78,13 @@ def _bce_with_logits(x: Any, y: Any) -> Any:
 
 
 def _linear_part(x: Any, y: Any) -> Any:
-    """max(x, 0) - x y, which for an infinite logit on the right side is 0."""
+    """max(x, 0) - x y; for an infinite logit 0 on the right side, else inf."""
     with np.errstate(invalid="ignore"):
         z = np.maximum(x, 0) - x * y
-    if namespace(z) is np and np.isfinite(np.add.reduce(z, axis=None)):
-        return z  # nothing to repair; on a GPU the question would cost a synchronisation
-    return choose(np.isinf(x) & np.equal(y, np.greater(x, 0)), 0, z)
+        if namespace(z) is np and np.isfinite(np.add.reduce(z, axis=None)):
+            return z  # nothing to repair; on a GPU the question would cost a synchronisation
+        share = choose(np.greater(x, 0), 1 - y, y)
+        return choose(np.isinf(x), choose(np.equal(share, 0), 0, np.abs(x) * share), z)
 
 
 def _bce_residual(x: Any, y: Any) -> Any:
@@ -157,16 +158,31 @@ huber = general(
 # ---------------------------------------------------------------------------------- Kullback and Leibler's divergence
 
 
+def _kl(x: Any, t: Any) -> Any:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return choose(np.equal(t, 0) & ~np.isnan(x), 0, t * (np.log(t) - x))
+
+
 def _log_ratio(x: Any, t: Any) -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         return choose(np.equal(t, 0) & np.equal(x, -np.inf), 0, np.log(t) - x)
 
 
+_SHAPES = (((3, 4), (3, 4)), ((3, 1), (4,)), ((), ()))
+_KL_SAMPLES = [Sample(*shapes, domain=((-2.0, 2.0), (0.3, 3.0))) for shapes in _SHAPES]
+kl = elementwise(
+    "kl_div",
+    _kl,
+    lambda d, _y, _x, t: -(d * t),
+    lambda d, _y, x, t: strong_multiply(d, log_ratio(x, t) + 1),
+    samples=_KL_SAMPLES,
+    doc="``t (log t - x)`` of each element, 0 where t is 0 (unless x is nan).",
+)
 log_ratio = elementwise(
     "log_ratio",
     _log_ratio,
     lambda d, _y, _x, _t: -d,
     lambda d, _y, _x, t: strong_divide(d, t),
-    samples=[Sample(*shapes, domain=((-2.0, 2.0), (0.3, 3.0))) for shapes in (((3, 4), (3, 4)), ((3, 1), (4,)), ((), ()))],
+    samples=_KL_SAMPLES,
     doc="``log t - x`` of each element: log(t / q) of a probability t and a logarithm x = log q. Where both probabilities are 0 it is 0.",
 )
