@@ -128,11 +128,7 @@ CASES = [
         for o in every(lr=[0.01], alpha=[0.9], eps=[1e-3], momentum=[0, 0.9], centered=[False, True])
         for decay in DECAYS
     ],
-    *[
-        (optim.Adagrad, adagrad_by_the_book, {**o, **decay})
-        for o in every(lr=[0.1], lr_decay=[0, 0.1], initial_accumulator_value=[0, 0.5])
-        for decay in DECAYS
-    ],
+    *[(optim.Adagrad, adagrad_by_the_book, {**o, **decay}) for o in every(lr=[0.1], lr_decay=[0, 0.1], initial_accumulator_value=[0, 0.5]) for decay in DECAYS],
     *[(optim.Adadelta, adadelta_by_the_book, {**o, **decay}) for o in every(lr=[0.5], rho=[0.9, 0.5], eps=[1e-3]) for decay in DECAYS],
     *[(optim.Lion, lion_by_the_book, {**o, **decay}) for o in every(lr=[0.01], betas=[(0.9, 0.99), (0.5, 0.8)]) for decay in [*DECAYS, LAST]],
     *[
@@ -150,6 +146,19 @@ CASES = [
     ],
 ]
 every_case = pytest.mark.parametrize(("make", "by_the_book", "options"), CASES)
+
+
+MAKERS = [
+    optim.SGD,
+    lambda ps, **o: optim.SGD(ps, momentum=0.9, nesterov=True, **o),
+    optim.AdamW,
+    optim.NAdam,
+    lambda ps, **o: optim.RMSprop(ps, momentum=0.9, centered=True, **o),
+    lambda ps, **o: optim.Adagrad(ps, lr_decay=0.1, initial_accumulator_value=0.1, **o),
+    optim.Adadelta,
+    lambda ps, **o: optim.Lion(ps, weight_decay=0.1, **o),
+]
+every_maker = pytest.mark.parametrize("make", MAKERS, ids=["SGD", "Nesterov", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adadelta", "Lion"])
 
 
 def steps(make, p, grads, **options):
@@ -208,7 +217,7 @@ def test_steps_in_16_bits_are_rounded_once(make, by_the_book, options, dtype, tw
             assert_allclose(got.astype(float), expected, rtol=1.1 * unit, atol=1e-6)
 
 
-@every_case
+@pytest.mark.parametrize(("make", "by_the_book", "options"), CASES[::3])
 def test_on_every_device_in_float32(make, by_the_book, options, device):
     rng = np.random.default_rng(0)
     start, grads = rng.normal(size=(3, 4)).astype(np.float32), [rng.normal(size=(3, 4)).astype(np.float32) for _ in range(4)]
@@ -286,21 +295,6 @@ def test_closure():
     assert p.item() == pytest.approx(2.4)
 
 
-@pytest.mark.parametrize("make", [lambda ps, **o: optim.SGD(ps, momentum=0.9, **o), optim.Adam])
-def test_going_on_from_a_saved_state_is_going_on(make):
-    grads = [np.random.default_rng(i).normal(size=3) for i in range(6)]
-    p, q = (gg.tensor(np.ones(3), requires_grad=True) for _ in range(2))
-    steps(make, p, grads, lr=0.1)
-    saved = steps(make, q, grads[:3], lr=0.1).state_dict()
-    o = make([q], lr=5.0)
-    o.load_state_dict(saved)
-    for g in grads[3:]:
-        q.grad = gg.tensor(g)
-        o.step()
-    assert_array_equal(p.numpy(), q.numpy())
-    assert saved["param_groups"][0]["params"] == [0]
-
-
 def test_a_state_as_pytorch_lays_it_out():
     """The names, numbers and 0-d counts of a state dict of torch.optim, and one that lacks the newer options."""
     p, q = (gg.tensor(np.ones(3), requires_grad=True) for _ in range(2))
@@ -348,6 +342,12 @@ def test_errors():
         (lambda: optim.SGD([p], nesterov=True), ValueError, "Nesterov momentum requires a momentum and zero dampening: got momentum=0"),
         (lambda: optim.SGD([p], max_grad_norm=0), ValueError, "invalid max_grad_norm: got 0, expected a positive number"),
         (lambda: optim.Adam([p], betas=(0.9, 1.0)), ValueError, "invalid betas"),
+        (lambda: optim.Lion([p], betas=(0.9,)), ValueError, r"invalid betas: got \(0.9,\), expected two numbers"),
+        (lambda: optim.NAdam([p], momentum_decay=-1), ValueError, "invalid momentum_decay: got -1"),
+        (lambda: optim.RMSprop([p], alpha=1.5), ValueError, "invalid alpha: got 1.5, expected a number from 0 to 1"),
+        (lambda: optim.Adadelta([p], rho=-0.5), ValueError, "invalid rho: got -0.5"),
+        (lambda: optim.Adagrad([p], lr_decay=-1), ValueError, "invalid lr_decay"),
+        (lambda: optim.Adagrad([p], initial_accumulator_value=-1), ValueError, "invalid initial_accumulator_value"),
         (lambda: optim.Adam([{"params": [p], "momentum": 1}]), ValueError, "Adam has no option momentum"),
     ]
     for make, error, message in cases:
@@ -377,10 +377,179 @@ def test_a_line_is_learned_one_sample_at_a_time(capsys):
     assert (w * 4).item() == pytest.approx(8, abs=1e-6)
 
 
+# ------------------------------------------------------------------------------------------------- what has gone wrong in other libraries
+
+
+@every_maker
+def test_no_gradients_at_all(make):
+    """Nothing happens, as in PyTorch, and nothing is remembered; a closure's loss comes back."""
+    for most in (None, 1.0):
+        p = gg.tensor([1.0, 2.0], requires_grad=True)
+        o = make([p], lr=0.1, max_grad_norm=most)
+        assert o.step() is None
+        assert o.step(lambda: 3.0) == 3.0
+        assert_array_equal(p.numpy(), [1, 2])
+        assert not o.state
+        o.zero_grad(set_to_none=False)
+        assert p.grad is None
+
+
+@every_maker
+def test_parameters_that_join_late(make):
+    """By their first gradient, or in a group of their own: they are at their first step then, with their group's options."""
+    rng = np.random.default_rng(0)
+    starts, grads = rng.normal(size=(3, 4)), rng.normal(size=(4, 3, 4))
+    alone = []
+    for i in range(3):
+        p = gg.tensor(starts[i], requires_grad=True)
+        steps(make, p, [g[i] for g in grads[i:]], lr=0.2 if i == 2 else 0.1)
+        alone.append(p.numpy())
+    params = [gg.tensor(a, requires_grad=True) for a in starts]
+    o = make(params[:2], lr=0.1)
+    for t in range(4):
+        if t == 2:
+            o.add_param_group({"params": params[2:], "lr": 0.2})
+        for i, p in enumerate(params[: 2 + (t >= 2)]):
+            p.grad = gg.tensor(grads[t, i]) if t >= i else None
+        o.step()
+    for p, expected in zip(params, alone):
+        assert_allclose(p.numpy(), expected, rtol=1e-12)
+
+
+@every_maker
+@every_twin
+def test_a_learning_rate_of_zero(make, twin):
+    """Not one bit of the parameters changes, with weight decay of either kind either; averages go on."""
+    for decoupled in (False, True):
+        params = with_gradients()
+        before = [p.numpy().copy() for p in params]
+        o = make([{"params": params, "weight_decay": 0.1}], lr=0.0, decoupled_weight_decay=decoupled) if make is not optim.AdamW else make(params, lr=0.0)
+        with kernels.use(twin):
+            o.step()
+        for p, b in zip(params, before):
+            assert p.numpy().tobytes() == b.tobytes()
+            assert all(np.any(a) for a in o.state[p].values())
+
+
+@every_maker
+@every_twin
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+def test_a_single_number_or_none(make, twin, shape):
+    p = gg.tensor(np.ones(shape), requires_grad=True)
+    p.grad = gg.tensor(np.ones(shape))
+    with kernels.use(twin):
+        o = make([p], lr=0.1, max_grad_norm=1.0)
+        o.step()
+    assert p.shape == shape
+    assert (p.numpy() < 1).all()
+    again = make([p])
+    again.load_state_dict(o.state_dict())
+    again.step()
+    assert all(np.shape(a) in ((), shape) for a in again.state[p].values())
+
+
+@every_twin
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_variance_that_rounding_makes_negative_counts_as_zero(twin, dtype):
+    """Centered RMSprop under a gradient that does not change: the root of v - m^2 would be nan sooner or later."""
+    p = gg.tensor(np.full(64, 0.5, dtype), requires_grad=True)
+    p.grad = gg.tensor(np.linspace(0.1, 3, 64).astype(dtype))
+    o = optim.RMSprop([p], lr=1e-6, alpha=0.5, eps=1e-3, centered=True)
+    negative = False
+    with kernels.use(twin):
+        for _ in range(80):
+            o.step()
+            v, m = o.state[p]["square_avg"], o.state[p]["grad_avg"]
+            negative |= bool((v - m * m < 0).any())
+    assert negative  # else this would show nothing
+    assert np.isfinite(p.numpy()).all()
+    p.grad = gg.tensor(np.full(64, np.nan, dtype))
+    with kernels.use(twin):
+        o.step()
+    assert np.isnan(p.numpy()).all()
+
+
+@every_twin
+def test_lion_where_the_sign_is_none(twin):
+    """0 stays where it is, nan is seen, infinities take a step like any other."""
+    p = gg.tensor(np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), requires_grad=True)
+    p.grad = gg.tensor(np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-300]))
+    with kernels.use(twin):
+        optim.Lion([p], lr=0.25).step()
+    assert_array_equal(p.numpy(), [1, 1, np.nan, 0.75, 1.25, 0.75])
+
+
+def test_the_first_accumulator_of_adagrad():
+    """That of its group, also in parameters that are complex or join late."""
+    p, q = gg.tensor(np.array([1.0 + 1j]), requires_grad=True), gg.tensor([1.0], requires_grad=True)
+    o = optim.Adagrad([p], lr=0.5, initial_accumulator_value=3.0)
+    o.add_param_group({"params": [q], "initial_accumulator_value": 8.0})
+    p.grad, q.grad = gg.tensor(np.array([1.0 - 1j])), gg.tensor([1.0])
+    o.step()
+    assert_allclose(p.numpy(), [0.75 + 1.25j])
+    assert_allclose(q.numpy(), [1 - 0.5 / 3])
+    assert_array_equal(o.state[p]["sum"], [[4.0, 4.0]])
+
+
+@every_maker
+def test_complex_parameters(make):
+    """Each part is optimized like any other number."""
+    rng = np.random.default_rng(0)
+    start, grads = rng.normal(size=(3, 4, 2)), rng.normal(size=(5, 3, 4, 2))
+    as_complex = lambda a: np.ascontiguousarray(a).view(complex)[..., 0]
+    p, q = gg.tensor(as_complex(start), requires_grad=True), gg.tensor(start, requires_grad=True)
+    o, other = make([p], lr=0.1), make([q], lr=0.1)
+    for g in grads:
+        p.grad, q.grad = gg.tensor(as_complex(g)), gg.tensor(g)
+        o.step()
+        other.step()
+    assert_array_equal(p.numpy(), as_complex(q.numpy()))
+
+
+# ------------------------------------------------------------------------------------------------- PyTorch itself
+
+OF_TORCH = [
+    ("SGD", {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1}),
+    ("Adam", {"amsgrad": True, "weight_decay": 0.1, "maximize": True}),
+    ("Adam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("AdamW", {}),
+    ("NAdam", {}),
+    ("NAdam", {"betas": (0.5, 0.9), "momentum_decay": 0.3, "weight_decay": 0.1, "maximize": True}),
+    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"alpha": 0.8, "eps": 1e-3, "weight_decay": 0.1, "momentum": 0.9, "centered": True, "maximize": True}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr_decay": 0.3, "weight_decay": 0.1, "initial_accumulator_value": 0.2, "eps": 1e-3, "maximize": True}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.3, "rho": 0.7, "eps": 1e-4, "weight_decay": 0.1, "maximize": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OF_TORCH)
+def test_as_pytorch(name, options):
+    """The same parameters and the same state after 50 steps, by default as with every option; parameters that are left out now and then."""
+    torch = pytest.importorskip("torch")
+    if name == "Adam" and "decoupled_weight_decay" in options and "decoupled_weight_decay" not in torch.optim.Adam([torch.ones(1)]).defaults:
+        pytest.skip("a PyTorch before decoupled_weight_decay")
+    rng = np.random.default_rng(0)
+    starts, grads = rng.normal(size=(2, 3, 4)), rng.normal(size=(50, 2, 3, 4))
+    ours, theirs = [gg.tensor(a, requires_grad=True) for a in starts], [torch.tensor(a, requires_grad=True) for a in starts]
+    o, t = getattr(optim, name)(ours, **options), getattr(torch.optim, name)(theirs, **options)
+    assert {k: t.defaults[k] for k in o.defaults if k in t.defaults} == {k: v for k, v in o.defaults.items() if k in t.defaults}
+    for n, gs in enumerate(grads):
+        for i in range(2):
+            present = n % (i + 2) != 1
+            ours[i].grad, theirs[i].grad = (gg.tensor(gs[i]), torch.tensor(gs[i])) if present else (None, None)
+        o.step()
+        t.step()
+    for p, q in zip(ours, theirs):
+        assert_allclose(p.numpy(), q.detach().numpy(), rtol=1e-9)
+        assert set(t.state[q]) <= set(o.state[p])
+        for key, value in t.state[q].items():
+            assert_allclose(np.asarray(o.state[p][key]), value.numpy(), rtol=1e-6 if key == "mu_product" else 1e-9)  # PyTorch's is float32
+
+
 # ------------------------------------------------------------------------------------------------- clipping by the norm of all gradients
-
-
-MAKERS = [optim.SGD, lambda ps, **o: optim.SGD(ps, momentum=0.9, nesterov=True, **o), optim.AdamW]
 
 
 def with_gradients(device="cpu", dtypes=(np.float32, np.float32, np.float64)):
@@ -395,7 +564,7 @@ def norm_of(params):
     return np.sqrt(sum(float(np.sum(np.abs(p.grad.numpy().astype(complex)) ** 2)) for p in params))
 
 
-@pytest.mark.parametrize("make", MAKERS)
+@every_maker
 @pytest.mark.parametrize("most", [0.5, 1e3])
 def test_clipping_in_the_step_is_clipping_before_it(make, most, device):
     """Over all groups and dtypes together; the gradients themselves stay as they are."""
@@ -475,10 +644,18 @@ def test_parameters_at_different_steps():
     rng = np.random.default_rng(0)
     starts, grads = rng.normal(size=(3, 1500)), rng.normal(size=(6, 3, 1500))
     params = [gg.tensor(a, requires_grad=True) for a in starts]
-    for make, book in ((lambda p: optim.Adam(p, lr=0.1), adam_by_the_book), (lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), None)):
+    for make, book, options in (
+        (optim.Adam, adam_by_the_book, {}),
+        (optim.SGD, sgd_by_the_book, {"momentum": 0.9, "dampening": 0.5}),
+        (optim.NAdam, nadam_by_the_book, {"momentum_decay": 0.5}),
+        (optim.Adagrad, adagrad_by_the_book, {"lr_decay": 0.5, "initial_accumulator_value": 0.1}),
+        (optim.RMSprop, rmsprop_by_the_book, {"momentum": 0.9}),
+        (optim.Adadelta, adadelta_by_the_book, {}),
+        (optim.Lion, lion_by_the_book, {}),
+    ):
         for p, a in zip(params, starts):
             p.data = a.copy()
-        o = make(params)
+        o = make(params, lr=0.1, **options)
         taken = [[], [], []]
         for t in range(6):
             for i, p in enumerate(params):
@@ -487,11 +664,10 @@ def test_parameters_at_different_steps():
                 taken[i] += [grads[t, i]] * present
             o.step()
         for p, a, gs in zip(params, starts, taken):
-            options = {} if book else {"momentum": 0.9, "dampening": 0.5}
-            assert_allclose(p.numpy(), (book or sgd_by_the_book)(a, gs, lr=0.1, **options), rtol=1e-10, atol=1e-12)
+            assert_allclose(p.numpy(), book(a, gs, lr=0.1, **options), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("make", [optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("make", [optim.Adam, optim.AdamW, optim.NAdam, optim.RMSprop, optim.Adagrad, optim.Adadelta])
 def test_counts_in_device_memory(make, device):
     """Shared while parameters step together; a parameter that stays behind keeps its own; saved and loaded."""
     rng = np.random.default_rng(0)
@@ -509,6 +685,10 @@ def test_counts_in_device_memory(make, device):
                 assert [float(c) for c in counts] == [t + 1, t + 1 - (t >= 2)]
                 assert counts[0].dtype == np.float64
                 assert (counts[0] is counts[1]) == (t < 2)
+                if make is optim.NAdam:
+                    products = [o.state[p]["mu_product"] for p in params]
+                    assert (products[0] is products[1]) == (t < 2)
+                    assert products[0].dtype == np.float64
             if t == 3:
                 saved, o = o.state_dict(), make(params, lr=0.1)
                 o.load_state_dict(saved)
@@ -530,7 +710,7 @@ def test_a_loaded_count_goes_where_it_belongs():
     assert o.state[p]["step"] is not saved["state"][0]["step"].data
 
 
-@pytest.mark.parametrize("make", MAKERS)
+@every_maker
 def test_a_learning_rate_in_device_memory(make, device):
     """What is written into it counts from the next step on."""
     params, others = with_gradients(device), with_gradients(device)
@@ -600,5 +780,6 @@ def test_all_parameters_are_updated_in_one_launch(monkeypatch):
     monkeypatch.setattr(type(optimizers.source), "launch", lambda self, entry, *args, **o: launched.append(entry) or launch(entry, *args, **o))
     with kernels.use("cuda"):
         optim.Adam(with_gradients(dtypes=[np.float32] * 3), max_grad_norm=1.0).step()
-        optim.SGD(with_gradients(dtypes=[np.float32] * 3), momentum=0.9).step()
-    assert launched == ["squares", "norm_of_squares", "adam", "sgd"]
+        for make in (optim.SGD, optim.NAdam, optim.RMSprop, optim.Adagrad, optim.Adadelta, optim.Lion):
+            make(with_gradients(dtypes=[np.float32] * 3)).step()
+    assert launched == ["squares", "norm_of_squares", "adam", "sgd", "nadam", "rmsprop", "adagrad", "adadelta", "lion"]
