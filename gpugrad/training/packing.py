@@ -54,6 +54,8 @@ def _pack(x: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
 def _pack_array(x: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     tag = "$tensor" if type(x) is Tensor else "$scalar" if isinstance(x, np.generic) else "$array"
     a = np.asarray(backend.to_device(x.detach().data if tag == "$tensor" else x, "cpu"), order="C")
+    if a.dtype.kind in "OSUMm":
+        raise TypeError(f"{path or 'the state'} is an array of {a.dtype}: expected numbers")
     what = {"dtype": str(a.dtype), "shape": list(a.shape)}
     if a.dtype.kind == "c":  # safetensors files have none: two numbers, along a new last axis
         a = a[..., None].view(a.real.dtype)
