@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 from typing import Any
@@ -12,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+import gpugrad as gg
 from gpugrad import kernels
 from gpugrad.cuda import emulator
 from gpugrad.kernels import lists as tables
-from gpugrad.kernels.lists import PIECE
-from gpugrad.kernels.optimizers import adam, grad_norm, sgd
+from gpugrad.kernels.lists import PIECE, Common, Update
+from gpugrad.kernels.optimizers import adam, grad_norm, rmsprop, sgd
 from gpugrad.testing import agreement
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not emulator.is_available(), reason="needs g++"))
@@ -289,3 +291,82 @@ def test_large_arrays_have_the_same_bits_on_any_number_of_threads(threads: str, 
             sgd(*arrays[:3], lr=0.1, momentum=0.9, nesterov=True)
         results.append([norm.tobytes(), *[a.tobytes() for column in arrays for a in column]])
     assert results[0] == results[1]
+
+
+# ------------------------------------------------------------------------------------------------- how an update is declared
+
+UPDATES = {name: kernel for name, kernel in kernels.KERNELS.items() if isinstance(kernel, Update)}
+every_update = pytest.mark.parametrize("kernel", UPDATES.values(), ids=UPDATES)
+
+
+def test_the_updates_are_found() -> None:
+    assert set(UPDATES) == {"sgd", "adam", "nadam", "rmsprop", "adagrad", "adadelta", "lion"}
+
+
+@every_update
+def test_the_twins_have_the_signature_of_the_reference(kernel: Update) -> None:
+    """The Numba twin with the same defaults; the CUDA kernel the same options in the same order, a number that may lie on the device as two."""
+    described = lambda f: [(p.name, p.kind, p.default, str(p.annotation)) for p in inspect.signature(f).parameters.values()]
+    assert described(kernel.cpu) == described(kernel.reference)
+    own = [[f"{name}_at", f"{name}_number"] if kind == "Number" else [name] for name, (kind, _) in kernel.options.items()]
+    common = ["norm_at", "norm_number", "max_norm", "weight_decay", "decoupled", "maximize"]
+    assert [p.name for p in kernel.source.entries[kernel.name]] == ["addresses", "pieces", "count", *itertools.chain(*own), *common]
+    assert list(Common.__annotations__) == ["weight_decay", "decoupled", "maximize", "norm", "max_norm"]
+
+
+@every_twin
+@every_update
+def test_an_option_that_there_is_not(kernel: Update, twin: str) -> None:
+    args, options = kernel.samples(np.random.default_rng(0), np.dtype(np.float32))[0]
+    with kernels.use(twin), pytest.raises(TypeError, match="unexpected keyword argument 'weight_dcay'"):
+        kernel(*args, **options, weight_dcay=0.1)
+
+
+@every_twin
+@every_update
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_number_may_lie_in_device_memory(kernel: Update, twin: str, dtype: Any) -> None:
+    numbers = {name for name, (kind, _) in kernel.options.items() if kind == "Number"} | {"norm"}
+    rng = lambda: np.random.default_rng(0)
+    for (a, options), (b, _) in zip(kernel.samples(rng(), np.dtype(dtype)), kernel.samples(rng(), np.dtype(dtype))):
+        stored = {k: np.array(float(v)) if k in numbers else v for k, v in options.items()}
+        with kernels.use(twin):
+            kernel(*a, **options)
+            kernel(*b, **stored)
+        for x, y in zip(itertools.chain(*[c for c in a if c is not None]), itertools.chain(*[c for c in b if c is not None])):
+            assert_allclose(x, y, rtol=64 * np.finfo(dtype).eps, atol=64 * np.finfo(dtype).eps)
+
+
+@every_twin
+@every_update
+@pytest.mark.parametrize("dtype", agreement.dtypes(), ids=str)
+def test_a_nan_is_seen_where_it_is(kernel: Update, twin: str, dtype: Any) -> None:
+    """In the gradient, in the parameter (kept there), in anything remembered: never hidden, and never elsewhere."""
+    for args, options in kernel.samples(np.random.default_rng(0), np.dtype(dtype)):
+        for k, column in enumerate(args):
+            if column is not None:
+                arrays = [None if c is None else [np.array(c[5])] for c in args]
+                arrays[k][0][[0, 7, 4096]] = np.nan  # type: ignore[index]
+                with kernels.use(twin), np.errstate(all="ignore"):
+                    kernel(*arrays, **options)
+                where = np.zeros(4097, bool)
+                where[[0, 7, 4096]] = True
+                assert_array_equal(np.isnan(arrays[0][0].astype(float)), where)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_twin
+def test_a_variance_is_not_negative(twin: str, dtype: Any) -> None:
+    """v - m^2 of rmsprop, where m^2 is the larger by rounding, or by what was loaded."""
+    m = np.linspace(0.5, 2, 100).astype(dtype)
+    params, v = [np.zeros(100, dtype)], [m * m * dtype(1 - 1e-3)]
+    with kernels.use(twin):
+        rmsprop(params, [m.copy()], v, [m.copy()], lr=1.0, alpha=0.9, eps=0.5)
+    assert_allclose(params[0], -2 * m, rtol=1e-6)
+
+
+def test_what_is_remembered_elsewhere_is_refused(fake_cupy: Any) -> None:
+    """A pointer into the CPU's memory must never reach a GPU."""
+    x, host = gg.tensor(np.ones(5, np.float32), device="cuda").data, np.ones(5, np.float32)
+    with pytest.raises(gg.backend.DeviceError, match=r"got float32 \(5,\) beside float32 \(5,\) on cuda:0, expected the parameter, its gradient"):
+        sgd([x], [x.copy()], [host], lr=0.1, momentum=0.9)
