@@ -6,11 +6,11 @@
 // Memory: x, h, d and y are (rows, columns) in C order, the moments v, m and r one for each row or column. A row belongs to a block of threads, which take
 // every blockDim.x-th element; 32 columns belong to a block of 32 x 32 threads, of which a warp reads 32 neighbours of every 32nd row.
 //
-// Why it is fast: where two or three kernels for each sum and each elementwise step would pass over memory eight times, x comes from it once: the second and
-// third reading find it in the cache. The host waits for nothing.
+// Why it is fast: a kernel for each sum and each elementwise step would pass over memory eight times. Here x comes from it once, and the later readings find it
+// in the cache. The host waits for nothing.
 //
-// Digits: m is rounded, so the mean of x - m, the drift, is not 0. It is summed beside the squares and taken off as well: x of mean 1e4 then has in h the digits
-// that it has itself. Sums are made in an order that depends on the sizes alone.
+// Digits: m is rounded, so the mean of x - m, the drift, is not 0. It is taken off as well: x of mean 1e4 then has in h the digits that it has itself. In
+// float32 the square of a deviation of 1e20 is infinite, and h is 0. Sums are made in an order that depends on the sizes alone.
 
 
 // ------------------------------------------------------------------------------------------------ rows
@@ -22,14 +22,14 @@ extern "C" __global__ void __launch_bounds__(1024) standardize_rows(const real *
     if (m) {
         for (int64 j = threadIdx.x; j < columns; j += blockDim.x) mean += acc(row[j]);
         mean = block_sum(mean, shared) / columns;
+        for (int64 j = threadIdx.x; j < columns; j += blockDim.x) drift += acc(row[j]) - mean;
+        drift = block_sum(drift, shared) / columns;
     }
     for (int64 j = threadIdx.x; j < columns; j += blockDim.x) {
-        acc c = acc(row[j]) - mean;
-        drift += c;
+        acc c = acc(row[j]) - mean - drift;
         squares += c * c;
     }
-    drift = m ? block_sum(drift, shared) / columns : acc(0);
-    acc var = block_sum(squares, shared) / columns - drift * drift, r = rsqrt(var + acc(eps));
+    acc var = block_sum(squares, shared) / columns, r = rsqrt(var + acc(eps));
     for (int64 j = threadIdx.x; j < columns; j += blockDim.x) h[blockIdx.x * columns + j] = real((acc(row[j]) - mean - drift) * r);
     if (threadIdx.x) return;
     v[blockIdx.x] = var;
@@ -72,14 +72,14 @@ extern "C" __global__ void __launch_bounds__(1024) standardize_columns(const rea
     if (m) {
         for (int64 i = threadIdx.y; i < stop; i += 32) mean += acc(x[i * columns + j]);
         mean = column_sum(mean, shared) / rows;
+        for (int64 i = threadIdx.y; i < stop; i += 32) drift += acc(x[i * columns + j]) - mean;
+        drift = column_sum(drift, shared) / rows;
     }
     for (int64 i = threadIdx.y; i < stop; i += 32) {
-        acc c = acc(x[i * columns + j]) - mean;
-        drift += c;
+        acc c = acc(x[i * columns + j]) - mean - drift;
         squares += c * c;
     }
-    drift = m ? column_sum(drift, shared) / rows : acc(0);
-    acc var = column_sum(squares, shared) / rows - drift * drift, r = rsqrt(var + acc(eps));
+    acc var = column_sum(squares, shared) / rows, r = rsqrt(var + acc(eps));
     for (int64 i = threadIdx.y; i < stop; i += 32) h[i * columns + j] = real((acc(x[i * columns + j]) - mean - drift) * r);
     if (threadIdx.y || j >= columns) return;
     v[j] = var;

@@ -246,10 +246,12 @@ def _refuse_unordered(thing: Any, path: str) -> None:
     if isinstance(thing, (Set, deque, ValuesView)):
         what = next((type(v).__name__ for v in thing if isinstance(v, (Module, Tensor))), None)
         if what is not None:
-            raise TypeError(f"{path}: got a {type(thing).__name__} that holds a {what}, expected a list, tuple or dict: they give what they hold a name")
+            raise TypeError(
+                f"attribute {path!r}: got a {type(thing).__name__} that holds a {what}, expected a list, tuple or dict: they give what they hold a name"
+            )
     elif isinstance(thing, _PASSING) and not path.rpartition(".")[2].startswith("_"):
         raise TypeError(
-            f"{path}: got a {type(thing).__name__}, expected a list, tuple or dict: nothing in it would be found. "
+            f"attribute {path!r}: got a {type(thing).__name__}, expected a list, tuple or dict: nothing in it would be found. "
             "If it holds no parameters, give it a name that starts with an underscore"
         )
 

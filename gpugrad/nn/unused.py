@@ -27,15 +27,12 @@ def check_parameters_used(module: Module, *outputs: Any) -> None:
     """
     unused = unused_parameters(module, *outputs)
     if unused:
-        shapes = dict(module.named_parameters())
-        owners = dict(module.named_modules())
-        lines = [
-            f"{type(module).__name__}.{path} ({type(owners.get(path.rpartition('.')[0], module)).__name__}), of shape {shapes[path].shape}" for path in unused
-        ]
-        count = f"{len(unused)} of {len(shapes)} parameters"
+        params, owners = dict(module.named_parameters()), dict(module.named_modules())
+        kinds = [type(owners.get(path.rpartition(".")[0], module)).__name__ for path in unused]
+        lines = [f"  {type(module).__name__}.{path} ({kind}), of shape {params[path].shape}" for path, kind in zip(unused, kinds, strict=True)]
         raise RuntimeError(
-            f"the output does not depend on {count}, so they would get no gradient:\n  " + "\n  ".join(lines) + "\nUse them in forward, "
-            "freeze them with requires_grad_(False), or take them out of the module"
+            f"the output does not depend on {len(unused)} of {len(params)} parameters, so they would get no gradient:\n" + "\n".join(lines) + "\n"
+            "Use them in forward, freeze them with requires_grad_(False), or take them out of the module"
         )
 
 
