@@ -47,18 +47,19 @@ def mean_of(losses: Any, count: Any) -> Any:
         return astype(total / (count if isinstance(count, int) else reduce.sum(count)), dtype, copy=False)
 
 
-def pair(name: str, prediction: Any, target: Any) -> tuple[Any, ...]:
+def pair(name: str, prediction: Any, target: Any) -> tuple[Any, Any]:
     """Prediction and target, of one shape and both floats: integers and booleans become the dtype of the other.
 
     Raises:
         ValueError: the shapes differ (they do not broadcast: (N, 1) against (N,) would be a mistake).
     """
-    got, expected = shape_of(target), shape_of(prediction)
-    if got != expected:
-        raise ValueError(f"{name}: got a target of shape {got}, expected {expected}, that of the prediction; reshape one of them")
     x, y = as_array(prediction), as_array(target)
+    if x.shape != y.shape:
+        raise ValueError(f"{name}: got a target of shape {y.shape}, expected {x.shape}, that of the prediction; reshape one of them")
+    if is_inexact(x.dtype) and is_inexact(y.dtype):
+        return x, y
     dtype = next((t.dtype for t in (x, y) if is_inexact(t.dtype)), np.float64)
-    return tuple(t if is_inexact(t.dtype) else astype(t, dtype) for t in (x, y))
+    return astype(x, dtype, copy=False), astype(y, dtype, copy=False)
 
 
 def check_values(name: str, what: str, x: Any, fits: Callable[[Any], Any], expected: str) -> None:

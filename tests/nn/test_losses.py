@@ -316,6 +316,38 @@ def test_where_every_label_is_ignored_the_mean_is_nan_and_the_gradient_zero():
     assert np.isnan(F.nll_loss(x, np.zeros(4, int), weight=np.array([0.0, 1.0, 1.0])))
 
 
+# ---------------------------------------------------------------------------------- binary cross entropy
+
+
+def test_bce_of_probabilities():
+    p, y = RNG.uniform(0.1, 0.9, (3, 2)), RNG.uniform(0, 1, (3, 2))
+    assert_allclose(F.bce_loss(p, y, "none"), -(y * np.log(p) + (1 - y) * np.log(1 - p)))
+    assert_allclose(gg.grad(lambda p: F.bce_loss(p, y, "sum"))(p), (p - y) / (p * (1 - p)))
+    assert_allclose(gg.grad(lambda y: F.bce_loss(p, y, "sum"))(y), np.log(1 - p) - np.log(p))
+    wrong = np.array([0.0, 1.0])
+    assert_array_equal(F.bce_loss(wrong, wrong[::-1], "none"), [100, 100])
+    assert_allclose(gg.grad(lambda p: F.bce_loss(p, wrong[::-1], "sum"))(wrong), [-1e12, 1e12])
+    assert_array_equal(gg.grad(lambda p: F.bce_loss(p, wrong, "sum"))(wrong), [1, -1])
+
+
+def test_bce_of_the_lecture():
+    """sigma = sigmoid(x^2) at x = 1 with the target 2: dloss/dsigma = -6.4540."""
+    sigma = gg.sigmoid(np.array(1.0))
+    assert_allclose(gg.grad(lambda s: F.bce_loss(s, np.array(2.0)))(sigma), -6.4540, rtol=1e-5)
+
+
+def test_bce_with_logits_is_bce_of_sigmoid():
+    x, y = RNG.normal(size=(3, 2)), RNG.uniform(0, 1, (3, 2))
+    pairs = [
+        (x, lambda x: F.bce_with_logits(x, y), lambda x: F.bce_loss(gg.sigmoid(x), y)),
+        (y, lambda y: F.bce_with_logits(x, y), lambda y: F.bce_loss(gg.sigmoid(x), y)),
+    ]
+    for v, f, g in pairs:
+        assert_allclose(f(v), g(v), rtol=1e-12)
+        assert_allclose(gg.grad(f)(v), gg.grad(g)(v), rtol=1e-10)
+        assert_allclose(gg.hessian(f)(v), gg.hessian(g)(v), rtol=1e-8, atol=1e-12)
+
+
 # ---------------------------------------------------------------------------------- options
 
 
@@ -490,6 +522,62 @@ def test_a_variance_below_eps_finds_its_way_back():
     f = lambda v: F.gaussian_nll_loss(np.array([1.0]), np.array([0.0]), v)
     assert_allclose(f(np.array([1e-9])), f(np.array([1e-6])))
     assert_allclose(gg.grad(f)(np.array([1e-9])), gg.grad(f)(np.array([1e-6 + 1e-12])), rtol=1e-5)
+
+
+def against_torch(torch, name, ours, theirs, *arrays):
+    """The value, and the gradients of its sines, of every argument of floats."""
+    floats = [x.dtype.kind == "f" for x in arrays]
+    ts = [gg.tensor(x, requires_grad=f) for x, f in zip(arrays, floats, strict=True)]
+    us = [torch.tensor(x, requires_grad=f) for x, f in zip(arrays, floats, strict=True)]
+    y, z = ours(*ts), theirs(*us)
+    assert_allclose(y.numpy(), z.detach().numpy(), rtol=1e-10, err_msg=name)
+    gg.sum(gg.sin(y)).backward()
+    torch.sin(z).sum().backward()
+    for t, u in zip(ts, us, strict=True):
+        if u.grad is not None:
+            assert_allclose(t.grad.numpy(), u.grad.numpy(), rtol=1e-10, atol=1e-13, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:reduction. .mean. divides")
+@every_reduction
+def test_losses_are_pytorchs(reduction):
+    torch = pytest.importorskip("torch")
+    T, r = torch.nn.functional, reduction
+    check = lambda *args: against_torch(torch, *args)
+    x, y, p, q = RNG.normal(size=(5, 4)) * 2, RNG.normal(size=(5, 4)) * 2, RNG.uniform(0.05, 0.95, (5, 4)), RNG.uniform(size=(5, 4))
+    w, labels, ignored, signs = RNG.uniform(0.5, 2, 4), np.array([0, 3, 1, 1, 2]), np.array([0, -100, 1, 1, 2]), np.array([1.0, -1, 1, -1, 1])
+    tw, t_labels, t_ignored, t_signs = map(torch.tensor, (w, labels, ignored, signs))
+    check("mse", lambda a, b: F.mse_loss(a, b, r), lambda a, b: T.mse_loss(a, b, reduction=r), x, y)
+    check("l1", lambda a, b: F.l1_loss(a, b, r), lambda a, b: T.l1_loss(a, b, reduction=r), x, y)
+    for size in (0.3, 1.0, 3.0):
+        check("smooth l1", lambda a, b: F.smooth_l1_loss(a, b, r, size), lambda a, b: T.smooth_l1_loss(a, b, reduction=r, beta=size), x, y)  # noqa: B023
+        check("huber", lambda a, b: F.huber_loss(a, b, r, size), lambda a, b: T.huber_loss(a, b, reduction=r, delta=size), x, y)  # noqa: B023
+    check("bce", lambda a, b: F.bce_loss(a, b, r, weight=w), lambda a, b: T.binary_cross_entropy(a, b, tw, reduction=r), p, q)
+    logits, t_logits = F.bce_with_logits, T.binary_cross_entropy_with_logits
+    check("bce with logits", lambda a, b: logits(a, b, r, weight=w), lambda a, b: t_logits(a, b, tw, reduction=r), x, q)
+    check("pos_weight", lambda a, b: logits(a, b, r, pos_weight=w), lambda a, b: t_logits(a, b, reduction=r, pos_weight=tw), x, q)
+    log_p, t = np.log(RNG.dirichlet(np.ones(4), 5)), RNG.dirichlet(np.ones(4), 5)
+    check("nll", lambda a: F.nll_loss(a, ignored, r, weight=w), lambda a: T.nll_loss(a, t_ignored, tw, reduction=r), log_p)
+    for kind in (r, "batchmean"):
+        check("kl", lambda a, b: F.kl_div(a, b, kind), lambda a, b: T.kl_div(a, b, reduction=kind), log_p, t)  # noqa: B023
+        check("kl of logs", lambda a, b: F.kl_div(a, b, kind, True), lambda a, b: T.kl_div(a, b, reduction=kind, log_target=True), log_p, np.log(t))  # noqa: B023
+    for power in (1, 2):
+        ours = lambda a: F.multi_margin_loss(a, labels, r, p=power, margin=0.7, weight=w)  # noqa: B023
+        check("multi margin", ours, lambda a: T.multi_margin_loss(a, t_labels, power, 0.7, tw, reduction=r), x)  # noqa: B023
+    check("soft margin", lambda a: F.soft_margin_loss(a, signs, r), lambda a: T.soft_margin_loss(a, t_signs, reduction=r), x[:, 0].copy())
+    embedding = lambda a, b: F.cosine_embedding_loss(a, b, signs, r, 0.1)
+    check("cosine embedding", embedding, lambda a, b: T.cosine_embedding_loss(a, b, t_signs, 0.1, reduction=r), x, y)
+    for axis in (0, 1, -1):
+        check("cosine", lambda a, b: F.cosine_similarity(a, b, axis), lambda a, b: T.cosine_similarity(a, b, axis), x, y)  # noqa: B023
+    var, counts = RNG.uniform(0.5, 2, (5, 4)), RNG.poisson(2.0, (5, 4)).astype(float)
+    var[0, 0] = 1e-9
+    for full in (False, True):
+        ours = lambda a, b, v: F.gaussian_nll_loss(a, b, v, r, full=full)  # noqa: B023
+        check("gaussian", ours, lambda a, b, v: T.gaussian_nll_loss(a, b, v, full=full, reduction=r), x, y, var)  # noqa: B023
+        for log in (False, True):
+            ours = lambda a: F.poisson_nll_loss(a, counts, r, log_input=log, full=full)  # noqa: B023
+            theirs = lambda a: T.poisson_nll_loss(a, torch.tensor(counts), log_input=log, full=full, reduction=r)  # noqa: B023
+            check("poisson", ours, theirs, x if log else np.abs(x))
 
 
 # ---------------------------------------------------------------------------------- modules

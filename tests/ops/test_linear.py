@@ -251,3 +251,16 @@ def test_errors(act: str) -> None:
 def test_an_unknown_activation_is_refused() -> None:
     with pytest.raises(ValueError, match="got activation 'selu', expected one of none, relu, tanh"):
         linear(*arrays((2, 4), (4, 3), (3,)), "selu")
+
+
+def test_leading_axes_and_dtypes():
+    x, w, b = RNG.normal(size=(6, 4)), RNG.normal(size=(4, 3)), RNG.normal(size=3)
+    for leading in ((6,), (2, 3), ()):
+        z = x.reshape(*leading, 4) if leading else x[0]
+        f = lambda x, w, b: gg.sum(gg.sin(linear(x, w, b)))
+        for got, expected in zip(gg.grad(f, (0, 1, 2))(z, w, b), gg.grad(lambda x, w, b: gg.sum(gg.sin(x @ w + b)), (0, 1, 2))(z, w, b), strict=True):
+            assert_allclose(got, expected, rtol=1e-12)
+    assert_allclose(linear(x, w), x @ w)
+    assert linear(x.astype(np.float32), w.astype(np.float32), b).dtype == np.float64
+    with pytest.raises(ValueError, match=r"linear: got x of shape \(6, 3\), weight \(4, 3\)"):
+        linear(x[:, :3], w, b)

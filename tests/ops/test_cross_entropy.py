@@ -1,4 +1,4 @@
-"""The losses that are operations: values, confident predictions, every nesting of the modes, and errors."""
+"""Softmax cross entropy: values, confident predictions, every option in every nesting of the modes, dtypes, devices, and errors."""
 
 import math
 from decimal import Decimal, localcontext
@@ -288,48 +288,6 @@ def test_cross_entropy_loss_holds_its_weight():
     assert list(loss.state_dict()) == ["weight"] and not list(loss.parameters())
     assert_array_equal(loss(X, LABELS), F.cross_entropy(X, LABELS, "sum", 0.1, weight=CLASS_WEIGHTS, ignore_index=2))
     assert not nn.CrossEntropyLoss().state_dict()
-
-
-def test_bce_of_probabilities():
-    p, y = RNG.uniform(0.1, 0.9, (3, 2)), RNG.uniform(0, 1, (3, 2))
-    assert_allclose(F.bce_loss(p, y, "none"), -(y * np.log(p) + (1 - y) * np.log(1 - p)))
-    assert_allclose(gg.grad(lambda p: F.bce_loss(p, y, "sum"))(p), (p - y) / (p * (1 - p)))
-    assert_allclose(gg.grad(lambda y: F.bce_loss(p, y, "sum"))(y), np.log(1 - p) - np.log(p))
-    wrong = np.array([0.0, 1.0])
-    assert_array_equal(F.bce_loss(wrong, wrong[::-1], "none"), [100, 100])
-    assert_allclose(gg.grad(lambda p: F.bce_loss(p, wrong[::-1], "sum"))(wrong), [-1e12, 1e12])
-    assert_array_equal(gg.grad(lambda p: F.bce_loss(p, wrong, "sum"))(wrong), [1, -1])
-
-
-def test_bce_of_the_lecture():
-    """sigma = sigmoid(x^2) at x = 1 with the target 2: dloss/dsigma = -6.4540."""
-    sigma = gg.sigmoid(np.array(1.0))
-    assert_allclose(gg.grad(lambda s: F.bce_loss(s, np.array(2.0)))(sigma), -6.4540, rtol=1e-5)
-
-
-def test_bce_with_logits_is_bce_of_sigmoid():
-    x, y = RNG.normal(size=(3, 2)), RNG.uniform(0, 1, (3, 2))
-    pairs = [
-        (x, lambda x: F.bce_with_logits(x, y), lambda x: F.bce_loss(gg.sigmoid(x), y)),
-        (y, lambda y: F.bce_with_logits(x, y), lambda y: F.bce_loss(gg.sigmoid(x), y)),
-    ]
-    for v, f, g in pairs:
-        assert_allclose(f(v), g(v), rtol=1e-12)
-        assert_allclose(gg.grad(f)(v), gg.grad(g)(v), rtol=1e-10)
-        assert_allclose(gg.hessian(f)(v), gg.hessian(g)(v), rtol=1e-8, atol=1e-12)
-
-
-def test_linear_computes_only_what_is_asked_for():
-    x, w, b = RNG.normal(size=(6, 4)), RNG.normal(size=(4, 3)), RNG.normal(size=3)
-    for leading in ((6,), (2, 3), ()):
-        z = x.reshape(*leading, 4) if leading else x[0]
-        f = lambda x, w, b: gg.sum(gg.sin(F.linear(x, w, b)))
-        for got, expected in zip(gg.grad(f, (0, 1, 2))(z, w, b), gg.grad(lambda x, w, b: gg.sum(gg.sin(x @ w + b)), (0, 1, 2))(z, w, b), strict=True):
-            assert_allclose(got, expected, rtol=1e-12)
-    assert_allclose(F.linear(x, w), x @ w)
-    assert F.linear(x.astype(np.float32), w.astype(np.float32), b).dtype == np.float64
-    with pytest.raises(ValueError, match=r"linear: got x of shape \(6, 3\), weight \(4, 3\)"):
-        F.linear(x[:, :3], w, b)
 
 
 def test_losses_on_every_device(device):
