@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad import optim
 from gpugrad.optim.optimizer import as_real, total_norm
 from gpugrad.tape import Tensor, is_inexact, plain
 from gpugrad.training.callbacks import Run, TrainingError
@@ -44,8 +45,9 @@ def check_arguments(
         raise ValueError(f"schedule_every must be 'epoch' or 'step', got {every!r}")
     if schedule is not None and every == "step" and wants_metric(schedule):
         raise ValueError(f"{type(schedule).__name__} is given a number that is known once an epoch: schedule_every must be 'epoch', got 'step'")
-    if scaler is not None and needs_argument(optimizer.step):
-        raise ValueError(f"{type(optimizer).__name__} calls its closure several times in a step, which a gradient scaler cannot follow: use scaler=None")
+    if wants_closure(optimizer) and not (scaler is None and max_grad_norm is None):
+        option = "scaler" if scaler is not None else "max_grad_norm"
+        raise ValueError(f"{type(optimizer).__name__} evaluates the loss several times in a step, and needs its gradients as they are: {option} must be None")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm must be a positive number or None, got {max_grad_norm!r}")
     if resume and checkpoint is None:
@@ -56,6 +58,11 @@ def needs_argument(step: Callable[..., Any]) -> bool:
     """Whether an optimizer's step needs a closure, or a schedule's a number: its first parameter has no default."""
     parameters = [p for p in inspect.signature(step).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return bool(parameters) and parameters[0].default is inspect.Parameter.empty
+
+
+def wants_closure(optimizer: Any) -> bool:
+    """Whether an optimizer evaluates the loss itself."""
+    return isinstance(optimizer, getattr(optim, "LBFGS", ())) or needs_argument(optimizer.step)
 
 
 def wants_metric(schedule: Any) -> bool:

@@ -163,7 +163,9 @@ class TensorBoardLog(Callback):
             writer = importlib.import_module("tensorboard.summary.writer.event_file_writer")
             return writer.EventFileWriter, *(importlib.import_module(f"tensorboard.compat.proto.{name}_pb2") for name in ("event", "summary"))
         except ImportError as error:
-            raise ImportError(f"TensorBoardLog needs tensorboard, which cannot be imported ({error}): pip install 'gpugrad[tensorboard]', or use JsonLog") from None
+            raise ImportError(
+                f"TensorBoardLog needs tensorboard, which cannot be imported ({error}): pip install 'gpugrad[tensorboard]', or use JsonLog"
+            ) from None
 
     def on_train_begin(self, run: Run) -> None:
         """Open a file."""

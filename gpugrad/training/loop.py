@@ -12,7 +12,7 @@ from gpugrad import nn, random
 from gpugrad.tape import plain
 from gpugrad.training.callbacks import Callback, Callbacks, Run, TrainingError
 from gpugrad.training.checkpoint import CheckpointError, find_latest, prepare, restore, save_checkpoint
-from gpugrad.training.checks import check_arguments, check_loss, check_losses, check_weights, needs_argument, wants_metric
+from gpugrad.training.checks import check_arguments, check_loss, check_losses, check_weights, wants_closure, wants_metric
 from gpugrad.training.evaluation import Metrics, autocast_factory, evaluate, flags_restored, groups, measured_by, one_number
 from gpugrad.training.history import History, Meter
 
@@ -110,7 +110,7 @@ def fit(
 
 def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any, hooks: Callbacks) -> dict[str, float]:
     """One pass over the training batches; returns the means over its examples. The host waits for the device once, at the end."""
-    start, wants_closure = time.perf_counter(), needs_argument(run.optimizer.step)
+    start, closure = time.perf_counter(), wants_closure(run.optimizer)
     run.model.train()
     run.meter = meter = Meter(["loss", *run.metrics], len(batches))  # type: ignore[arg-type]
     for group in groups(batches, accumulate):
@@ -131,7 +131,7 @@ def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any
                 total = total + share.detach()
             return total
 
-        if wants_closure:
+        if closure:
             run.optimizer.step(gradients)
         elif run.scaler is not None:
             gradients()

@@ -48,7 +48,7 @@ class Training:
     def go(self, epochs: int, checkpoint: object = None, callbacks: tuple = (), **options: object) -> training.History:
         self.history = training.fit(
             self.model, nn.functional.cross_entropy, self.optimizer, self.train, validation=self.validation, epochs=epochs, schedule=self.schedule,
-            metrics={"accuracy": training.metrics.accuracy}, ema=self.ema, max_grad_norm=5.0, callbacks=(*callbacks, self.stopping, training.GradientNorms()),
+            metrics={"accuracy": training.metrics.accuracy}, ema=self.ema, max_grad_norm=None if type(self.optimizer).__name__ == "LBFGS" else 5.0, callbacks=(*callbacks, self.stopping, training.GradientNorms()),
             checkpoint=checkpoint, **{"accumulate": 2, **options},
         )  # fmt: skip
         return self.history

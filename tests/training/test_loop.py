@@ -421,11 +421,14 @@ class TestRefusals:
         with pytest.raises(training.TrainingError, match="the schedule is to be given 'val_accuracy', which is not in the logs; they have epoch, loss"):
             training.fit(model, F.mse_loss, optimizer, [(x, y)], epochs=1, schedule=plateau, monitor="val_accuracy")
 
-    def test_a_closure_cannot_be_scaled(self):
+    def test_gradients_in_a_closure_stay_as_they_are(self):
         x, y = problem()
         model = linear()
-        with pytest.raises(ValueError, match="Thrice calls its closure several times in a step, which a gradient scaler cannot follow"):
-            training.fit(model, F.mse_loss, Thrice(model.parameters()), [(x, y)], epochs=1, scaler=amp.GradScaler())
+        for name, value in (("scaler", amp.GradScaler()), ("max_grad_norm", 1.0)):
+            with pytest.raises(
+                ValueError, match=f"Thrice evaluates the loss several times in a step, and needs its gradients as they are: {name} must be None"
+            ):
+                training.fit(model, F.mse_loss, Thrice(model.parameters()), [(x, y)], epochs=1, **{name: value})
 
     def test_data_that_is_used_up(self):
         x, y = problem()

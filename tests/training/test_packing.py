@@ -79,5 +79,5 @@ def test_the_text_is_strict_json():
 
 @pytest.mark.parametrize("thing", [{1}, object(), b"bytes", lambda: 0, 1j, range(3), np.array([None]), np.array(["text"])])
 def test_what_cannot_be_packed_is_named(thing):
-    with pytest.raises(TypeError, match="^here/0 is "):
+    with pytest.raises(TypeError, match=r"^here/0 is "):
         pack({"here": [thing]})
