@@ -94,9 +94,7 @@ def _beyond(a: Point, b: Point) -> float:
 
 
 def _between(low: Point, high: Point) -> float:
-    """A length within the interval and not at its ends; nearer to ``low`` where nothing is known of ``high``."""
-    if not high.is_finite():
-        return low.t + 0.1 * (high.t - low.t)
+    """A length within the interval and not at its ends: half-way where there is no cubic with a minimum, or the loss at an end is no number."""
     t, margin = _minimum(low, high), 0.1 * abs(high.t - low.t)
     left, right = min(low.t, high.t) + margin, max(low.t, high.t) - margin
     return min(max(t, left), right) if math.isfinite(t) else (low.t + high.t) / 2

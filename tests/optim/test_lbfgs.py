@@ -382,7 +382,7 @@ def assert_same(a, b):
         assert_array_equal(a[k], b[k])
 
 
-@pytest.mark.parametrize("options", [{"lr": 0.002, "max_iter": 3}, {"max_iter": 2, "line_search_fn": "strong_wolfe", "history_size": 4}])
+@pytest.mark.parametrize("options", [{"lr": 0.002, "max_iter": 3, "max_eval": 9}, {"max_iter": 2, "line_search_fn": "strong_wolfe", "history_size": 4}])
 def test_going_on_from_a_saved_state_is_going_on(options, device):
     """Bit for bit, through arrays in a file."""
     start = np.tile([-1.2, 1.0], 3)
