@@ -17,9 +17,9 @@ OPTIMIZERS: dict[str, tuple[str, float, dict[str, Any]]] = {  # the class, the l
     "nadam": ("NAdam", 2e-3, {}),
     "sgd": ("SGD", 0.1, {"momentum": 0.9}),
     "rmsprop": ("RMSprop", 1e-3, {}),
-    "adagrad": ("Adagrad", 2e-2, {}),
+    "adagrad": ("Adagrad", 5e-2, {}),
     "adadelta": ("Adadelta", 1.0, {}),
-    "lion": ("Lion", 3e-4, {}),
+    "lion": ("Lion", 1e-3, {}),
     "lbfgs": ("LBFGS", 1.0, {"line_search_fn": "strong_wolfe"}),
 }
 SCHEDULES = {

@@ -95,7 +95,7 @@ def _reading(path: str, remedy: str = "") -> Iterator[None]:
         yield
     except data.DataError as error:
         text, is_encoded, _ = str(error).partition("; encoding=")
-        raise RefusalError(f"{text}; convert it to UTF-8" if is_encoded else text + (remedy if ", column " in text else "")) from None
+        raise RefusalError(f"{text}; convert it to UTF-8" if is_encoded else text + (remedy if "number" in text else "")) from None
     except FileNotFoundError as error:
         raise RefusalError(f"there is no file {path!r}" if error.errno else error) from None
     except OSError as error:
