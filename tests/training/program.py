@@ -46,10 +46,11 @@ class Training:
         self.stopping = training.EarlyStopping(monitor, patience)
 
     def go(self, epochs: int, checkpoint: object = None, callbacks: tuple = (), **options: object) -> training.History:
+        clip = None if type(self.optimizer).__name__ == "LBFGS" else 5.0
         self.history = training.fit(
             self.model, nn.functional.cross_entropy, self.optimizer, self.train, validation=self.validation, epochs=epochs, schedule=self.schedule,
-            metrics={"accuracy": training.metrics.accuracy}, ema=self.ema, max_grad_norm=None if type(self.optimizer).__name__ == "LBFGS" else 5.0, callbacks=(*callbacks, self.stopping, training.GradientNorms()),
-            checkpoint=checkpoint, **{"accumulate": 2, **options},
+            metrics={"accuracy": training.metrics.accuracy}, ema=self.ema, max_grad_norm=clip,
+            callbacks=(*callbacks, self.stopping, training.GradientNorms()), checkpoint=checkpoint, **{"accumulate": 2, **options},
         )  # fmt: skip
         return self.history
 
@@ -60,7 +61,7 @@ class Training:
         return json.dumps(pack([history, *(p.state_dict() for p in parts)])[0], indent=1)
 
 
-EPOCHS = 200
+EPOCHS = 120
 
 
 def main(directory: str, kills: int) -> None:

@@ -184,5 +184,7 @@ def test_a_resumed_training_tells_tensorboard_what_to_forget(tmp_path):
 
 def test_without_tensorboard_there_is_a_remedy(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
-    with pytest.raises(ImportError, match=r"TensorBoardLog needs tensorboard, which cannot be imported .*: pip install tensorboard, or use JsonLog"):
+    with pytest.raises(
+        ImportError, match=r"TensorBoardLog needs tensorboard, which cannot be imported .*: pip install 'gpugrad\[tensorboard\]', or use JsonLog"
+    ):
         training.TensorBoardLog(tmp_path)
