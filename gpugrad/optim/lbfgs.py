@@ -52,8 +52,8 @@ class LBFGS(Optimizer):
         history_size: for how many moves (s, y) are kept, each as large as all parameters.
         line_search_fn: None, or "strong_wolfe", which finds a t that fulfils the strong Wolfe conditions (:func:`gpugrad.optim.line_search.strong_wolfe`).
 
-    With the line search a step never ends at a larger loss than it began with. Without one, a move to a point where the loss is inf or nan is taken back.
-    Moves along which the gradient does not grow (s'y of about 0 or less) are not kept. If the closure raises, parameters and state are what they were before ``step``.
+    With the line search a step never ends at a larger loss than it began with. Without one, a move to a point where the loss is inf or nan is taken back. Moves
+    along which the gradient does not grow (s'y of about 0 or less) are not kept. If the closure raises, parameters and state are what they were before ``step``.
     Inner products are of float64. What length to go is decided on the host, so each evaluation waits for the device.
     """
 
@@ -118,51 +118,62 @@ class LBFGS(Optimizer):
             raise
 
     def _iterate(self, closure: Callable[[], Any], x: Any) -> Any:
-        group = self.param_groups[0]
+        group, evaluated = self.param_groups[0], self._counts["func_evals"]
         first, loss, g = self._evaluate(closure)
-        evaluations = 1
-        if not math.isfinite(loss) or not math.isfinite(_largest(g)) or _largest(g) <= group["tolerance_grad"]:
+        if not _is_finite(loss, g) or _largest(g) <= group["tolerance_grad"]:
             return first
         if self._pending is not None:
             self._remember(self._pending[0], g - self._pending[1])
             self._pending = None
-        for i in range(group["max_iter"]):
+        for left in reversed(range(group["max_iter"])):
             self._counts["n_iter"] += 1
-            d = -inverse_hessian_times(g, self._moves)
-            slope = float(dot(g, d))
-            if not slope < 0 and self._moves:  # what was remembered is of another function
-                self._moves.clear()
-                d, slope = -g, -float(dot(g, g))
+            d, slope = self._direction(g)
             if not slope <= -group["tolerance_change"]:
                 break
-            t = float(tape.plain(group["lr"])) * (1.0 if self._moves else min(1.0, 1.0 / float(np.abs(g).sum(dtype=np.float64))))
-            old_x, old_g, old_loss = x, g, loss
-            if group["line_search_fn"] is None:
-                x = self._go_to(x + g.dtype.type(t) * d)
-                if i + 1 == group["max_iter"]:
-                    self._pending = (x - old_x, old_g)
-                    break
-                _, loss, g = self._evaluate(closure)
-                evaluations += 1
-                if not (math.isfinite(loss) and math.isfinite(_largest(g))):
-                    self._go_to(old_x)
-                    break
-            else:
-                trial = _Trial(self, closure, x, d)
-                t, loss, g = strong_wolfe(trial, t, loss, g, slope, tolerance=group["tolerance_change"] / _largest(d))
-                evaluations += trial.evaluations
-                x = self._go_to(trial.at(t))
-                if t == 0:  # nowhere along d is the loss smaller
-                    if not self._moves:
-                        break
-                    self._moves.clear()
-                    continue
+            old_x, old_loss, old_g = x, loss, g
+            x, loss, g = self._move(closure, x, loss, g, d, slope, evaluate=left > 0)
+            if x is old_x and self._moves:  # what is remembered leads nowhere: begin anew
+                self._moves.clear()
+                continue
+            if g is None:
+                self._pending = (x - old_x, old_g)
+                break
             self._remember(x - old_x, g - old_g)
-            if evaluations >= group["max_eval"] or _largest(g) <= group["tolerance_grad"]:
+            if self._counts["func_evals"] - evaluated >= group["max_eval"] or _largest(g) <= group["tolerance_grad"]:
                 break
             if _largest(x - old_x) <= group["tolerance_change"] or abs(loss - old_loss) < group["tolerance_change"]:
                 break
         return first
+
+    def _direction(self, g: Any) -> tuple[Any, float]:
+        """d and the slope along it, which is negative: ``-H g``, or ``-g`` where what is remembered is so much of another function that -H g leads upward."""
+        d = -inverse_hessian_times(g, self._moves)
+        slope = float(dot(g, d))
+        if slope < 0 or not self._moves:
+            return d, slope
+        self._moves.clear()
+        return self._direction(g)
+
+    def _move(self, closure: Callable[[], Any], x: Any, loss: float, g: Any, d: Any, slope: float, evaluate: bool) -> tuple[Any, float, Any]:
+        """The next point, and there the loss and the gradient, or None where they are not asked for; the same x where there is no better point."""
+        group = self.param_groups[0]
+        at = lambda t: x + d.dtype.type(t) * d if t else x
+
+        def along(t: float) -> tuple[float, Any, float]:
+            self._go_to(at(t))
+            _, loss, g = self._evaluate(closure)
+            return loss, g, float(dot(g, d))
+
+        t = float(tape.plain(group["lr"])) * (1.0 if self._moves else min(1.0, 1.0 / float(np.abs(g).sum(dtype=np.float64))))
+        if group["line_search_fn"] is not None:
+            t, loss, g = strong_wolfe(along, t, loss, g, slope, tolerance=group["tolerance_change"] / _largest(d))
+        elif evaluate:
+            new_loss, new_g, _ = along(t)
+            t, loss, g = (t, new_loss, new_g) if _is_finite(new_loss, new_g) else (0.0, loss, g)
+        else:
+            g = None
+        new = self._go_to(at(t))
+        return new if t else x, loss, g
 
     def _evaluate(self, closure: Callable[[], Any]) -> tuple[Any, float, Any]:
         """What the closure returned, as a number as well, and the gradient as one vector."""
@@ -230,22 +241,6 @@ class LBFGS(Optimizer):
         self._counts = {name: int(state.get(name, 0)) for name in self._counts}
 
 
-class _Trial:
-    """Loss, gradient and slope along x + t d."""
-
-    def __init__(self, optimizer: LBFGS, closure: Callable[[], Any], x: Any, d: Any) -> None:
-        self.optimizer, self.closure, self.x, self.d, self.evaluations = optimizer, closure, x, d, 0
-
-    def at(self, t: float) -> Any:
-        return self.x + self.d.dtype.type(t) * self.d if t else self.x
-
-    def __call__(self, t: float) -> tuple[float, Any, float]:
-        self.optimizer._go_to(self.at(t))
-        self.evaluations += 1
-        _, loss, g = self.optimizer._evaluate(self.closure)
-        return loss, g, float(dot(g, self.d))
-
-
 def inverse_hessian_times(g: Any, moves: list[Move]) -> Any:
     """``H g``, where H is the BFGS matrix of the moves, oldest first, that begins as ``(s'y / y'y) I`` with the last of them; g itself without moves.
 
@@ -270,3 +265,7 @@ def dot(a: Any, b: Any) -> Any:
 
 def _largest(v: Any) -> float:
     return float(np.abs(v).max()) if v.size else 0.0
+
+
+def _is_finite(loss: float, g: Any) -> bool:
+    return math.isfinite(loss) and math.isfinite(_largest(g))
