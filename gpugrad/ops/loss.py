@@ -15,7 +15,7 @@ from gpugrad.backend import namespace
 from gpugrad.ops import reduce
 from gpugrad.ops.activations import reusable, sigmoid_slope
 from gpugrad.ops.elementwise import choose, clip, log, log1p, maximum, negative, strong_divide, strong_multiply
-from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of
+from gpugrad.ops.fit import astype, dtype_of, in_float32, is_half, shape_of
 from gpugrad.ops.rules import Sample, elementwise, general
 from gpugrad.ops.shape import as_array
 from gpugrad.tape import is_inexact, plain
@@ -137,6 +137,7 @@ bce = elementwise(
 # ---------------------------------------------------------------------------------- Huber's loss
 
 
+@in_float32
 def _huber(x: Any, *, delta: float, unit: float) -> Any:
     c = namespace(x).clip(x, -delta, delta)
     return c / unit * (x - 0.5 * c)
