@@ -1,13 +1,15 @@
 """Modules: what they find, save, load, move and print, and modules as functions of their parameters."""
 
 import copy
+import pickle
+from collections import deque
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
-from gpugrad import nn
+from gpugrad import nn, optim
 
 
 class Net(nn.Module):
@@ -74,7 +76,10 @@ def test_loading_names_everything_that_is_wrong_and_changes_nothing():
     with pytest.raises(RuntimeError, match=r"first.weight: got shape \(4, 3\)"):
         net.load_state_dict(state, strict=False)
     del state["first.weight"]
-    net.load_state_dict(state, strict=False)
+    loaded = net.load_state_dict(state, strict=False)
+    assert loaded.missing_keys == ["first.weight", "scale"]
+    assert loaded.unexpected_keys == ["bogus"]
+    assert net.load_state_dict(net.state_dict()) == ([], [])
     assert_array_equal(net.first.bias.numpy(), before + 1)
 
 
@@ -229,3 +234,215 @@ def test_functional_call_restores_after_an_error_and_returns_what_was_given():
 def test_forward_is_required():
     with pytest.raises(NotImplementedError, match="Module does not define forward"):
         nn.Module()(1)
+
+    class Net(nn.Module):
+        def foward(self, x):
+            return x
+
+    with pytest.raises(NotImplementedError, match=r"Net does not define forward\(self, ...\); it has 'foward': is that it"):
+        Net()(1)
+
+
+# ------------------------------------------------------------------------------------------------- what is declared, and what cannot be found
+
+
+class Counting(nn.Module):
+    buffer_names = ("mean", "nothing")
+
+    def __init__(self):
+        self.mean, self.nothing, self.weight = gg.zeros(2), None, nn.Parameter(np.ones(2))
+
+
+def test_declared_buffers_are_never_parameters():
+    net = nn.Sequential(Counting())
+    net.requires_grad_(False).requires_grad_(True)
+    assert [path for path, _ in net.named_parameters()] == ["0.weight"]
+    assert [path for path, _ in net.named_buffers()] == ["0.mean"]
+    net[0].mean.requires_grad_(True)
+    assert [path for path, _ in net.named_parameters()] == ["0.weight"]
+    assert list(net.state_dict()) == ["0.mean", "0.weight"]
+    assert net.to(np.float64)[0].mean.dtype == np.float64
+
+
+@pytest.mark.parametrize(("make", "kind"), [(set, "set"), (frozenset, "frozenset"), (deque, "deque"), (lambda ms: dict(enumerate(ms)).values(), "dict_values")])
+def test_modules_where_they_have_no_name_are_refused(make, kind):
+    net = nn.Module()
+    net.inner = [make([nn.Linear(1, 1)])]
+    with pytest.raises(TypeError, match=rf"attribute 'inner.0': got a {kind} that holds a Linear, expected a list, tuple or dict"):
+        list(net.parameters())
+    net.inner = make([1, "two"])
+    assert not list(net.parameters())
+
+
+@pytest.mark.parametrize("make", [lambda ms: (m for m in ms), lambda ms: map(nn.Sequential, ms), zip, lambda ms: filter(None, ms)])
+def test_generators_are_refused(make):
+    net = nn.Module()
+    net.layers = make([nn.Linear(1, 1)])
+    with pytest.raises(TypeError, match=r"attribute 'layers': got a (generator|map|zip|filter), expected a list, tuple or dict: nothing in it would be found"):
+        net.state_dict()
+    net._layers = net.__dict__.pop("layers")
+    assert net.state_dict() == {}
+
+
+def test_apply_goes_from_inside_out():
+    net = nn.Sequential(nn.Sequential(nn.Linear(1, 1), nn.ReLU()), nn.Tanh(), nn.Sequential(nn.Sequential()))
+    seen = []
+    assert net.apply(seen.append) is net
+    paths = {m: path for path, m in net.named_modules()}
+    assert [paths[m] for m in seen] == ["0.0", "0.1", "0", "1", "2.0", "2", ""]
+
+
+def test_apply_initialises():
+    def ones(m):
+        if isinstance(m, nn.Linear):
+            nn.init.ones_(m.weight)
+
+    assert all((m.weight.numpy() == 1).all() for m in nn.MLP([2, 3, 1]).apply(ones) if isinstance(m, nn.Linear))
+
+
+# ------------------------------------------------------------------------------------------------- errors name the path
+
+
+class Deep(nn.Module):
+    def __init__(self):
+        self.blocks = {"head": [nn.MLP([3, 4, 2]), nn.LayerNorm(3)]}
+
+    def forward(self, x):
+        mlp, norm = self.blocks["head"]
+        return norm(mlp(x))
+
+
+def test_shape_errors_name_the_path_got_and_expected():
+    with pytest.raises(nn.ShapeError) as info:
+        Deep()(np.ones((2, 5), np.float32))
+    assert str(info.value) == "Deep.blocks.head.0.0 (Linear): got input of shape (2, 5), expected (..., 3)"
+    assert isinstance(info.value, ValueError)
+    with pytest.raises(nn.ShapeError) as info:
+        Deep()(np.ones((2, 3), np.float32))
+    assert str(info.value) == "Deep.blocks.head.1 (LayerNorm): got input of shape (2, 2), expected (..., 3)"
+    again = pickle.loads(pickle.dumps(info.value))
+    assert "got input of shape (2, 2)" in str(again)
+
+
+@pytest.mark.parametrize("layers", [[nn.Linear(128, 4)], [nn.Linear(128, 4), nn.ReLU()], [nn.Linear(128, 4, bias=False), nn.ELU()]])
+def test_shape_errors_of_layers_that_are_fused(layers):
+    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), *layers)
+    with pytest.raises(nn.ShapeError, match=r"^Sequential.2 \(Linear\): got input of shape \(32, 64\), expected \(..., 128\)$"):
+        net(np.ones((32, 64), np.float32))
+    with pytest.raises(nn.ShapeError, match=r"^Linear: got input of shape \(\), expected \(..., 128\)$"):
+        layers[0](np.float32(1))
+
+
+def test_other_errors_carry_one_note_with_the_path():
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise KeyError("what")
+
+    class Outer(nn.Module):
+        def __init__(self):
+            self.inner = nn.Sequential(nn.Identity(), nn.Sequential(Fails()))
+
+        def forward(self, x):
+            return self.inner(x)
+
+    with pytest.raises(KeyError) as info:
+        Outer()(1)
+    assert info.value.__notes__ == ["in Outer.inner.1.0 (Fails)"]
+    assert info.value.args == ("what",)
+    with pytest.raises(KeyError) as info:
+        nn.Sequential(lambda x: Fails()(x))(1)  # a module that nobody holds
+    assert info.value.__notes__ == ["in Fails"]
+    error = KeyError("mine")
+    error.add_note("kept")
+
+    class Raises(nn.Module):
+        def forward(self):
+            raise error
+
+    with pytest.raises(KeyError):
+        Raises()()
+    assert error.__notes__ == ["kept", "in Raises"]
+
+
+# ------------------------------------------------------------------------------------------------- parameters that nothing depends on
+
+
+class Forgetful(nn.Module):
+    def __init__(self):
+        self.used, self.skip, self.scale = nn.Linear(2, 2), [nn.Linear(2, 3)], nn.Parameter(1.0)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_unused_parameters_are_named():
+    net = Forgetful()
+    y = net(np.ones((1, 2), np.float32))
+    assert nn.unused_parameters(net, y) == ["skip.0.weight", "skip.0.bias", "scale"]
+    assert nn.unused_parameters(net, {"y": y, "more": [net.skip[0](y)]}) == ["scale"]
+    assert nn.unused_parameters(net, y.detach(), 3.0) == [path for path, _ in net.named_parameters()]
+    with pytest.raises(RuntimeError) as info:
+        nn.check_parameters_used(net, gg.sum(y))
+    for part in ("does not depend on 3 of 5 parameters", "Forgetful.skip.0.weight (Linear), of shape (2, 3)", "Forgetful.scale (Forgetful), of shape ()"):
+        assert part in str(info.value)
+    net.skip[0].requires_grad_(False)
+    net.scale.requires_grad_(False)
+    nn.check_parameters_used(net, gg.sum(y))
+    gg.sum(y).backward()
+    with pytest.raises(RuntimeError, match="the graph has been freed"):
+        nn.unused_parameters(net, y)
+
+
+def test_a_long_graph_is_searched_without_recursion():
+    net = nn.Linear(1, 1)
+    y = net(np.ones((1, 1), np.float32))
+    for _ in range(20_000):
+        y = y + 1
+    assert nn.unused_parameters(net, y) == []
+
+
+# ------------------------------------------------------------------------------------------------- state
+
+
+def test_what_cannot_be_cast_is_refused_before_anything_changes():
+    net = nn.Linear(2, 2)
+    before = net.bias.numpy().copy()
+    for bad in (np.ones((2, 2), complex), np.full((2, 2), "x"), np.full((2, 2), None)):
+        with pytest.raises(RuntimeError, match=rf"weight: got dtype {bad.dtype}, expected one that can be cast to float32"):
+            net.load_state_dict({"bias": before + 1, "weight": bad})
+        assert_array_equal(net.bias.numpy(), before)
+    net.load_state_dict({"bias": np.array([1, 2]), "weight": np.ones((2, 2), np.float16)})
+    assert_array_equal(net.bias.numpy(), [1, 2])
+
+
+def test_tied_parameters_are_saved_and_optimized_once():
+    """Under their first name; a copy keeps them tied."""
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Tanh(), nn.Linear(2, 2, bias=False))
+    net[2].weight = net[0].weight
+    assert list(net.state_dict()) == ["0.weight"]
+    assert len(list(net.parameters())) == 1
+    x = np.array([[1.0, 2.0]], np.float32)
+    optimizer = optim.SGD(net.parameters(), lr=0.1)
+    gg.sum(net(x)).backward()
+    w = net[0].weight.numpy().astype(float)
+    h = np.tanh(x @ w)
+    expected = x.T @ ((1 - h**2) * np.sum(w, axis=1)) + h.T @ np.ones((1, 2))
+    assert_allclose(net[0].weight.grad.numpy(), expected, rtol=1e-5)
+    optimizer.step()
+    assert_allclose(net[2].weight.numpy(), w - 0.1 * expected, rtol=1e-5)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert other[2].weight is other[0].weight
+    other.load_state_dict(net.state_dict())
+    assert_array_equal(other(x).detach(), net(x).detach())
+
+
+def test_state_of_batch_norm_moves_and_keeps_its_integers():
+    net = nn.MLP([2, 3, 1], norm="batch").to(np.float64)
+    assert net[1].num_batches_tracked.dtype == np.int64
+    assert net[1].running_var.dtype == np.float64
+    net(np.random.default_rng(0).normal(size=(4, 2)))
+    other = nn.MLP([2, 3, 1], norm="batch")
+    other.load_state_dict(net.state_dict())
+    assert other[1].num_batches_tracked.item() == 1
+    assert other[1].running_mean.dtype == np.float32
+    assert_allclose(other[1].running_mean.numpy(), net[1].running_mean.numpy(), rtol=1e-6)
