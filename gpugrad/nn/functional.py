@@ -7,22 +7,17 @@ from gpugrad.nn.loss_functions import (
     bce_with_logits,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
-    cosine_embedding_loss,
-    cosine_similarity,
     cross_entropy,
     gaussian_nll_loss,
-    hinge_loss,
     huber_loss,
     kl_div,
     l1_loss,
     mse_loss,
-    multi_margin_loss,
-    multiclass_hinge_loss,
     nll_loss,
     poisson_nll_loss,
     smooth_l1_loss,
-    soft_margin_loss,
 )  # fmt: skip
+from gpugrad.nn.margin_losses import cosine_embedding_loss, cosine_similarity, hinge_loss, multi_margin_loss, multiclass_hinge_loss, soft_margin_loss
 from gpugrad.ops.activations import elu, gelu, hardtanh, leaky_relu, log_sigmoid, log_softmax, logsigmoid, relu, relu6, selu, sigmoid, silu, softmax, softplus
 from gpugrad.ops.dropout import dropout
 from gpugrad.ops.elementwise import tanh

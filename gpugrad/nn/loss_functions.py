@@ -1,4 +1,4 @@
-"""The losses of :mod:`gpugrad.nn.functional`.
+"""The losses of :mod:`gpugrad.nn.functional` that compare numbers or probabilities; those of margins and angles are in margin_losses.py.
 
 Each gives the losses of single elements or rows, reduced: ``reduction="mean"``, "sum" or "none" (an array of them). The mean of nothing is nan.
 Derivatives, of any order, pass through every argument of floats. At a kink the derivative is 0. nan comes out as nan.
@@ -11,24 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.ops.activations import relu, softplus
+from gpugrad.ops.activations import softplus
 from gpugrad.ops.cross_entropy import softmax_cross_entropy as cross_entropy
-from gpugrad.ops.elementwise import absolute, equal, exp, greater, isnan, isneginf, less, log, maximum, multiply, square, strong_multiply, where
+from gpugrad.ops.elementwise import absolute, exp, greater, isnan, isneginf, less, log, multiply, square, strong_multiply, where
 from gpugrad.ops.fit import astype, dtype_of, shape_of
-from gpugrad.ops.labels import at_labels, checked_labels, checked_weight, class_axis, counts, is_label, rows
-from gpugrad.ops.linalg import vector_norm
+from gpugrad.ops.labels import at_labels, counts, of_classes
 from gpugrad.ops.loss import bce, check_reduction, check_values, huber, kl, mean_of, pair, reduced
 from gpugrad.ops.loss import bce_with_logits as _bce_with_logits
-from gpugrad.ops.reduce import max as max_of
-from gpugrad.ops.reduce import sum as sum_of
-from gpugrad.ops.shape import as_array, expand_dims, reshape
-from gpugrad.tape import is_inexact
+from gpugrad.ops.shape import as_array, reshape
 from gpugrad.transforms import stop_gradient
 
 __all__ = [
-    "bce_loss", "bce_with_logits", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "cosine_similarity",
-    "cross_entropy", "gaussian_nll_loss", "hinge_loss", "huber_loss", "kl_div", "l1_loss", "mse_loss", "multi_margin_loss", "multiclass_hinge_loss",
-    "nll_loss", "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss",
+    "bce_loss", "bce_with_logits", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "gaussian_nll_loss", "huber_loss",
+    "kl_div", "l1_loss", "mse_loss", "nll_loss", "poisson_nll_loss", "smooth_l1_loss",
 ]  # fmt: skip
 
 # ---------------------------------------------------------------------------------- regression
@@ -179,20 +174,10 @@ def nll_loss(log_probability: Any, target: Any, reduction: str = "mean", *, weig
         IndexError: a label is neither in [0, C) nor ``ignore_index``. On a GPU, where looking would stall, the loss is nan instead.
     """
     check_reduction(reduction)
-    x, labels, weight, rest = _of_classes("nll_loss", log_probability, target, weight, "log probabilities")
+    x, labels, weight, rest = of_classes("nll_loss", log_probability, target, weight, "log probabilities")
     count = counts(x, labels, weight, ignore_index)
     losses = strong_multiply(astype(count, dtype_of(x), copy=False), -at_labels("nll_loss", x, labels, ignore_index))
     return mean_of(losses, count) if reduction == "mean" else reduced(reshape(losses, rest), reduction)
-
-
-def _of_classes(name: str, scores: Any, target: Any, weight: Any, what: str = "scores") -> tuple[Any, Any, Any, Any]:
-    """A row of C floats for each label, the labels (N,), the weight of each class or None, and the shape of the target."""
-    x = as_array(scores)
-    axis = class_axis(name, x, what)
-    rest = x.shape[:axis] + x.shape[axis + 1 :]
-    labels = checked_labels(name, target, rest, f"{what} of shape {x.shape}")
-    x = rows(x if is_inexact(x.dtype) else astype(x, np.float64))
-    return x, labels, None if weight is None else checked_weight(name, weight, x.shape[1], dtype_of(x)), rest
 
 
 def kl_div(log_probability: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Any:
@@ -214,122 +199,6 @@ def kl_div(log_probability: Any, target: Any, reduction: str = "mean", log_targe
         return reduced(kl(x, t), reduction)
     with np.errstate(invalid="ignore"):  # inf - inf, where both probabilities are 0
         return reduced(exp(t) * where(isneginf(t) & ~isnan(x), 0.0, t - x), reduction)
-
-
-# ---------------------------------------------------------------------------------- margins
-
-
-def hinge_loss(score: Any, target: Any, reduction: str = "mean", margin: float = 1.0) -> Any:
-    """``max(0, margin - y s)`` for scores s and labels y of -1 and 1: the binary support vector machine's. Where it is 0 its derivative is 0.
-
-    Raises:
-        ValueError: the shapes differ, or a label is neither -1 nor 1 (those on a GPU are not looked at).
-    """
-    check_reduction(reduction)
-    score, target = pair("hinge_loss", score, target)
-    _check_signs("hinge_loss", target)
-    return reduced(relu(margin - target * score), reduction)
-
-
-def soft_margin_loss(score: Any, target: Any, reduction: str = "mean") -> Any:
-    """``log(1 + exp(-y s))`` for scores s and labels y of -1 and 1, exact however large the scores are.
-
-    Raises:
-        ValueError: the shapes differ, or a label is neither -1 nor 1 (those on a GPU are not looked at).
-    """
-    check_reduction(reduction)
-    score, target = pair("soft_margin_loss", score, target)
-    _check_signs("soft_margin_loss", target)
-    return reduced(softplus(-(target * score)), reduction)
-
-
-def _check_signs(name: str, target: Any) -> None:
-    check_values(name, "the label", target, lambda y: (y == 1) | (y == -1) | (y != y), "-1 or 1; of labels y of 0 and 1 pass 2 * y - 1")
-
-
-def multiclass_hinge_loss(scores: Any, target: Any, reduction: str = "mean", margin: float = 1.0) -> Any:
-    """``sum_{j != y} max(0, s_j - s_y + margin)``: the multiclass support vector machine's. Weston and Watkins, "Support vector machines for multi-class
-    pattern recognition" (1999). (:func:`multi_margin_loss` divides by the number of classes.)
-
-    Args:
-        scores: (N, C), (C,), or (N, C, d1, ...), with the classes on axis 1 (0 if there is only one). -inf takes a class out.
-        target: integer labels y in [0, C), of that shape without the class axis.
-        reduction: of the losses of rows.
-        margin: by how much the label's score is to be ahead.
-
-    Raises:
-        ValueError, TypeError: shapes or dtypes do not fit.
-        IndexError: a label is out of range. On a GPU, where looking would stall, the loss is nan instead.
-    """
-    check_reduction(reduction)
-    x, labels, _, rest = _of_classes("multiclass_hinge_loss", scores, target, None)
-    return reduced(reshape(sum_of(_violations("multiclass_hinge_loss", x, labels, margin), 1), rest), reduction)
-
-
-def multi_margin_loss(scores: Any, target: Any, reduction: str = "mean", *, p: int = 1, margin: float = 1.0, weight: Any = None) -> Any:
-    """``sum_{j != y} weight[y] max(0, margin - s_y + s_j)^p / C`` for scores s of C classes and labels y, with p = 1 or 2, as in PyTorch: the factor is
-    that of the label, stands outside the power, and does not change what the mean divides by. See :func:`multiclass_hinge_loss` for the arguments.
-
-    Raises:
-        ValueError, TypeError: shapes or dtypes do not fit, or p is neither 1 nor 2.
-        IndexError: a label is out of range. On a GPU, where looking would stall, the loss is nan instead.
-    """
-    check_reduction(reduction)
-    if p not in (1, 2):
-        raise ValueError(f"multi_margin_loss: p must be 1 or 2, got {p}")
-    x, labels, weight, rest = _of_classes("multi_margin_loss", scores, target, weight)
-    violations = _violations("multi_margin_loss", x, labels, margin)
-    losses = sum_of((violations if p == 1 else square(violations)) / x.shape[1], 1)
-    if weight is not None:
-        losses = losses * astype(counts(x, labels, weight, -1), dtype_of(x), copy=False)
-    return reduced(reshape(losses, rest), reduction)
-
-
-def _violations(name: str, x: Any, labels: Any, margin: float) -> Any:
-    """max(0, x_j - x_y + margin) of each class j, 0 of the label y."""
-    with np.errstate(invalid="ignore"):  # inf - inf of the label itself, which is not asked for
-        ahead = x - expand_dims(at_labels(name, x, labels), 1) + margin
-    return relu(where(is_label(x, labels), 0.0, ahead))
-
-
-# ---------------------------------------------------------------------------------- angles
-
-
-def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8, *, axis: int | None = None) -> Any:
-    """``x1 . x2 / (max(|x1|, eps) max(|x2|, eps))`` along ``dim`` (or ``axis``, which is the same); the other axes broadcast.
-
-    No square overflows or underflows. The derivative at a zero vector is that of the formula, ``x2 / (eps |x2|)``. Rounding may give a little more than 1.
-
-    Raises:
-        AxisError: there is no such axis.
-        ValueError: the shapes do not broadcast.
-    """
-    axis = dim if axis is None else axis
-    return sum_of(_unit(x1, axis, eps) * _unit(x2, axis, eps), axis)
-
-
-def _unit(x: Any, axis: int, eps: float) -> Any:
-    """x / max(|x|, eps). Both are scaled by x's largest element, a constant, since what is computed does not depend on it."""
-    x = as_array(x)
-    x = x if is_inexact(x.dtype) else astype(x, np.float64)
-    eps = max(eps, 2.0**-14) if x.dtype == np.float16 else eps
-    scale = maximum(stop_gradient(max_of(absolute(x), axis, keepdims=True)), eps) if x.size else 1.0
-    x = x / scale
-    return x / maximum(vector_norm(x, axis=axis, keepdims=True), eps / scale)
-
-
-def cosine_embedding_loss(x1: Any, x2: Any, target: Any, reduction: str = "mean", margin: float = 0.0) -> Any:
-    """``1 - cos(x1, x2)`` where the target is 1, ``max(0, cos(x1, x2) - margin)`` where it is -1. x1 and x2 are (N, D) or (D,), the target (N,) or ().
-
-    Raises:
-        ValueError: the shapes do not fit, or a label is neither -1 nor 1 (those on a GPU are not looked at).
-    """
-    check_reduction(reduction)
-    if shape_of(x1) != shape_of(x2) or len(shape_of(x1)) not in (1, 2):
-        raise ValueError(f"cosine_embedding_loss: got inputs of shapes {shape_of(x1)} and {shape_of(x2)}, expected both (N, D) or both (D,)")
-    similarity, target = pair("cosine_embedding_loss", cosine_similarity(x1, x2, axis=-1), target)
-    _check_signs("cosine_embedding_loss", target)
-    return reduced(where(equal(target, 1), 1 - similarity, relu(similarity - margin)), reduction)
 
 
 binary_cross_entropy = bce_loss

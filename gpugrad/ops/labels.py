@@ -11,7 +11,7 @@ from gpugrad.kernels.cross_entropy import check
 from gpugrad.ops.elementwise import equal, greater_equal, less, not_equal, where
 from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of
 from gpugrad.ops.index import take, take_along_axis
-from gpugrad.ops.shape import expand_dims, moveaxis, reshape
+from gpugrad.ops.shape import as_array, expand_dims, moveaxis, reshape
 from gpugrad.tape import Tensor, is_inexact, plain
 
 
@@ -77,6 +77,20 @@ def checked_weight(name: str, weight: Any, classes: int, dtype: Any) -> Any:
     if namespace(weight) is np and not (weight >= 0).all():
         raise ValueError(f"{name}: got weight {weight[~(weight >= 0)][0]}, expected none below 0")
     return weight.astype(dtype, copy=False)
+
+
+def of_classes(name: str, scores: Any, target: Any, weight: Any, what: str = "scores") -> tuple[Any, Any, Any, Any]:
+    """Scores (N, C), (C,) or (N, C, d1, ...) as a row of C floats for each label; the labels (N,); the weight of each class or None; the target's shape.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes do not fit.
+    """
+    x = as_array(scores)
+    axis = class_axis(name, x, what)
+    rest = x.shape[:axis] + x.shape[axis + 1 :]
+    labels = checked_labels(name, target, rest, f"{what} of shape {x.shape}")
+    x = rows(x if is_inexact(x.dtype) else astype(x, np.float64))
+    return x, labels, None if weight is None else checked_weight(name, weight, x.shape[1], dtype_of(x)), rest
 
 
 def on_device_of(x: Any, weight: Any) -> Any:
