@@ -68,7 +68,7 @@ def save_checkpoint(directory: Path, number: int, *, keep: int | None = 3, **par
         if isinstance(error, (OSError, TypeError, ValueError, KeyError, MemoryError)):
             raise CheckpointError(f"cannot save {place!r}: {_reason(error)}; the checkpoints before it are untouched") from error
         raise
-    for old in _checkpoints(directory)[: -keep if keep else 0]:
+    for old in checkpoints(directory)[: -keep if keep else 0]:
         _discard(old)
     return place
 
@@ -144,8 +144,8 @@ def _sync(folder: str) -> None:
 
 def _is_alive(pid: int) -> bool:
     """Whether another process of this number runs, so that what it writes is not to be removed."""
-    if pid == os.getpid():
-        return False
+    if os.name == "nt" or pid == os.getpid():  # Windows has no such question
+        return os.name == "nt" and pid != os.getpid()
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -166,7 +166,7 @@ def latest_checkpoint(directory: Path) -> str | None:
 
 def find_latest(directory: Path) -> tuple[str, dict[str, Any]] | None:
     """The path of the latest good checkpoint, and what :func:`read_checkpoint` returns for it."""
-    for place in reversed(_checkpoints(os.fspath(directory))):
+    for place in reversed(checkpoints(os.fspath(directory))):
         try:
             return place, read_checkpoint(place)
         except CheckpointError as error:
@@ -269,7 +269,7 @@ def _is_good(place: str) -> bool:
     return True
 
 
-def _checkpoints(directory: str) -> list[str]:
+def checkpoints(directory: str) -> list[str]:
     """The paths of what is called like a checkpoint, by number."""
     if not os.path.isdir(directory):
         return []

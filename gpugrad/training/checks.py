@@ -9,49 +9,59 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import optim
+from gpugrad.optim import LBFGS
 from gpugrad.optim.optimizer import as_real, total_norm
 from gpugrad.tape import Tensor, is_inexact, plain
 from gpugrad.training.callbacks import Run, TrainingError
 
 
-def check_arguments(
-    train: Any,
-    epochs: Any,
-    accumulate: Any,
-    schedule: Any,
-    every: str,
-    checkpoint: Any,
-    checkpoint_every: Any,
-    keep: Any,
-    resume: bool,
-    scaler: Any,
-    optimizer: Any,
-    max_grad_norm: Any,
-) -> None:
-    """Find out before the first step what makes no sense.
+def check_counts(**counts: Any) -> None:
+    """Whole numbers of at least 1.
 
     Raises:
-        ValueError, TypeError: got, expected, remedy.
+        ValueError: another.
     """
-    for name, n in (("epochs", epochs), ("accumulate", accumulate), ("checkpoint_every", checkpoint_every), ("keep", 1 if keep is None else keep)):
-        if not isinstance(n, (int, np.integer)) or n < 1:
+    for name, n in counts.items():
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {n!r}")
+
+
+def check_batches(train: Any) -> None:
+    """There are some, and it is known how many.
+
+    Raises:
+        TypeError: they have no length.
+        ValueError: there are none.
+    """
     if not hasattr(train, "__len__"):
         raise TypeError(f"train must have a length, the number of its batches, got {type(train).__name__}: use a gpugrad.data.DataLoader, or a list of batches")
     if len(train) == 0:
-        raise ValueError("train has no batches; with drop_last=True a DataLoader needs at least batch_size examples")
+        raise ValueError("train has no batches: expected at least one")
+
+
+def check_schedule(schedule: Any, every: str) -> None:
+    """What a schedule wants to know is known when it is stepped.
+
+    Raises:
+        ValueError: it is not, or ``every`` is neither "epoch" nor "step".
+    """
     if every not in ("epoch", "step"):
         raise ValueError(f"schedule_every must be 'epoch' or 'step', got {every!r}")
     if schedule is not None and every == "step" and wants_metric(schedule):
         raise ValueError(f"{type(schedule).__name__} is given a number that is known once an epoch: schedule_every must be 'epoch', got 'step'")
+
+
+def check_gradients(optimizer: Any, scaler: Any, max_grad_norm: Any) -> None:
+    """What is done with the gradients goes together.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be a positive number or None, got {max_grad_norm!r}")
     if wants_closure(optimizer) and not (scaler is None and max_grad_norm is None):
         option = "scaler" if scaler is not None else "max_grad_norm"
         raise ValueError(f"{type(optimizer).__name__} evaluates the loss several times in a step, and needs its gradients as they are: {option} must be None")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ValueError(f"max_grad_norm must be a positive number or None, got {max_grad_norm!r}")
-    if resume and checkpoint is None:
-        raise ValueError("resume=True needs the directory of the checkpoints: fit(..., checkpoint=...)")
 
 
 def needs_argument(step: Callable[..., Any]) -> bool:
@@ -62,7 +72,7 @@ def needs_argument(step: Callable[..., Any]) -> bool:
 
 def wants_closure(optimizer: Any) -> bool:
     """Whether an optimizer evaluates the loss itself."""
-    return isinstance(optimizer, getattr(optim, "LBFGS", ())) or needs_argument(optimizer.step)
+    return isinstance(optimizer, LBFGS) or needs_argument(optimizer.step)
 
 
 def wants_metric(schedule: Any) -> bool:

@@ -30,7 +30,7 @@ def evaluate(
             with context():
                 prediction = model(*inputs)
                 value = loss(prediction, target)
-            meter.put(number, len(target), [one_number(value), *measured_by(metrics, prediction, target)])
+            meter.put(number, rows_of(target), [one_number(value), *measured_by(metrics, prediction, target)])
     return meter.means()
 
 
@@ -65,6 +65,11 @@ def split(batch: Any) -> tuple[Sequence[Any], Any]:
         got = f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TypeError(f"a batch must be a tuple (inputs ..., target), got {got}; to learn the inputs themselves write TensorDataset(x, x)")
     return batch[:-1], batch[-1]
+
+
+def rows_of(target: Any) -> int:
+    """How many examples a batch has: the rows of its target, or of the first array in a nest of them."""
+    return len(tree.flatten(target)[0][0] if isinstance(target, (dict, list, tuple)) else target)
 
 
 def measured_by(metrics: Metrics, prediction: Any, target: Any) -> list[Any]:

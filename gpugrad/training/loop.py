@@ -11,9 +11,19 @@ from typing import Any
 from gpugrad import nn, random
 from gpugrad.tape import plain
 from gpugrad.training.callbacks import Callback, Callbacks, Run, TrainingError
-from gpugrad.training.checkpoint import CheckpointError, find_latest, prepare, restore, save_checkpoint
-from gpugrad.training.checks import check_arguments, check_loss, check_losses, check_weights, wants_closure, wants_metric
-from gpugrad.training.evaluation import Metrics, autocast_factory, evaluate, flags_restored, groups, measured_by, one_number
+from gpugrad.training.checkpoint import CheckpointError, checkpoints, find_latest, prepare, restore, save_checkpoint
+from gpugrad.training.checks import (
+    check_batches,
+    check_counts,
+    check_gradients,
+    check_loss,
+    check_losses,
+    check_schedule,
+    check_weights,
+    wants_closure,
+    wants_metric,
+)
+from gpugrad.training.evaluation import Metrics, autocast_factory, evaluate, flags_restored, groups, measured_by, one_number, rows_of
 from gpugrad.training.history import History, Meter
 
 
@@ -76,7 +86,12 @@ def fit(
             the epochs that were completed as ``error.history``.
         ValueError, TypeError: arguments that make no sense; they are found before the first step.
     """
-    check_arguments(train, epochs, accumulate, schedule, schedule_every, checkpoint, checkpoint_every, keep, resume, scaler, optimizer, max_grad_norm)
+    check_counts(epochs=epochs, accumulate=accumulate, checkpoint_every=checkpoint_every, keep=1 if keep is None else keep)
+    check_batches(train)
+    check_schedule(schedule, schedule_every)
+    check_gradients(optimizer, scaler, max_grad_norm)
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs the directory of the checkpoints: fit(..., checkpoint=...)")
     steps = math.ceil(len(train) / accumulate)  # type: ignore[arg-type]
     run = Run(model, loss, optimizer, epochs, steps, metrics or {}, schedule, scaler, ema, autocast=autocast_factory(autocast))
     hooks = Callbacks(callbacks)
@@ -114,21 +129,21 @@ def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any
     run.model.train()
     run.meter = meter = Meter(["loss", *run.metrics], len(batches))  # type: ignore[arg-type]
     for group in groups(batches, accumulate):
-        examples = sum(len(target) for _, _, target in group)
+        examples = sum(rows_of(target) for _, _, target in group)
 
         def gradients(group: Any = group, examples: int = examples) -> Any:
             """The mean loss over the group, and its gradient in the parameters."""
             run.optimizer.zero_grad()
-            total: Any = 0.0
+            total: Any = None
             for number, inputs, target in group:
                 with run.autocast():
                     prediction = run.model(*inputs)
                     value = one_number(run.loss(prediction, target))
                 check_loss(value)
-                share = value if len(group) == 1 else value * (len(target) / examples)
+                share = value if len(group) == 1 else value * (rows_of(target) / examples)
                 (share if run.scaler is None else run.scaler.scale(share)).backward()
-                meter.put(number, len(target), [value, *measured_by(run.metrics, prediction, target)])
-                total = total + share.detach()
+                meter.put(number, rows_of(target), [value, *measured_by(run.metrics, prediction, target)])
+                total = share.detach() if total is None else total + share.detach()
             return total
 
         if closure:
@@ -142,14 +157,14 @@ def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any
             run.optimizer.step()
         if run.ema is not None:
             run.ema.update()
-        lr = run.optimizer.param_groups[0]["lr"]
+        lr = plain(run.optimizer.param_groups[0]["lr"]) * 1.0  # a copy: a schedule writes into a rate that lies on the device
         if schedule is not None:
             schedule.step()
         run.step += 1
         hooks("on_step_end", run)
     table = meter.table()
     check_losses(run, table[:, 0], accumulate)
-    return {**meter.means(table), "lr": float(plain(lr)), "examples_per_second": meter.examples / (time.perf_counter() - start)}
+    return {**meter.means(table), "lr": float(lr), "examples_per_second": meter.examples / (time.perf_counter() - start)}
 
 
 # ------------------------------------------------------------------------------------------------- around the loop
@@ -168,13 +183,16 @@ def _stateful(loader: Any) -> Any:
 
 def _open_checkpoints(directory: str, parts: Mapping[str, Any], resume: bool) -> None:
     prepare(directory)
-    if (latest := find_latest(directory)) is None:
-        return
-    path, content = latest
-    if not resume:
+    present = checkpoints(directory)
+    if present and not resume:
         raise CheckpointError(
-            f"{directory!r} holds checkpoints of another training, the latest {path!r}: go on with it by resume=True, or give another directory"
+            f"{directory!r} holds checkpoints of another training, the latest {present[-1]!r}: go on with it by resume=True, or give another directory"
         )
+    if not present:
+        return
+    if (latest := find_latest(directory)) is None:
+        raise CheckpointError(f"none of the checkpoints in {directory!r} can be read: give another directory, or remove them to start anew")
+    path, content = latest
     if surplus := [name for name in content["state"] if parts.get(name) is None]:
         raise CheckpointError(f"{path!r} was made with {', '.join(surplus)}: give fit the same arguments as before")
     restore(path, content, parts)

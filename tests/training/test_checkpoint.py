@@ -446,6 +446,16 @@ def test_a_damaged_latest_one_is_made_again(tmp_path, capsys):
     assert latest_checkpoint(tmp_path).endswith("000003")
 
 
+def test_where_none_can_be_read_nothing_is_overwritten(tmp_path):
+    net, batch = model(), (np.ones((2, 3), np.float32), np.zeros(2, np.int64))
+    save_checkpoint(tmp_path, 1, model=net)
+    (tmp_path / "checkpoint-000001" / "state.json").write_text("")
+    for resume, message in ((True, "none of the checkpoints in .* can be read"), (False, "holds checkpoints of another training")):
+        with pytest.raises(CheckpointError, match=message):
+            training.fit(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), 0.1), [batch], epochs=3, checkpoint=tmp_path, resume=resume)
+    assert names(tmp_path) == ["checkpoint-000001"]
+
+
 def test_nothing_here_can_run_code():
     """No module of the package imports what executes what it reads."""
     source = Path(module.__file__).read_text() + Path(packing.__file__).read_text()

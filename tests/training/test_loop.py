@@ -129,6 +129,23 @@ def test_a_model_of_several_inputs():
     assert history["val_loss"][0] == pytest.approx(history["loss"][1], rel=1e-12)
 
 
+def test_a_target_that_is_a_nest_counts_its_rows():
+    x, y = problem()
+    model = linear()
+    parts = [(a, {"sum": b, "unused": b[:1]}) for a, b in batches(x, y, 4)]
+    history = training.fit(model, lambda p, t: F.mse_loss(p, t["sum"]), optim.SGD(model.parameters(), 0.1), parts, validation=parts, epochs=2, accumulate=2)
+    assert_allclose(history["loss"], by_hand(batches(x, y, 8), 2)[2], rtol=1e-12)
+
+
+def test_a_rate_that_lies_in_an_array_is_logged_as_it_was_used(put):
+    x, y = problem()
+    model = linear(device=backend.device_of(put(x)))
+    optimizer = optim.SGD(model.parameters(), put(np.array(0.1)))
+    schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    history = training.fit(model, F.mse_loss, optimizer, batches(put(x), put(y), 4), epochs=2, schedule=schedule, schedule_every="step")
+    assert history["lr"] == pytest.approx([0.1 / 4, 0.1 / 32])
+
+
 def test_a_loss_over_a_tuple_of_outputs():
     x, y = problem()
     w = gg.tensor(np.ones((3, 1)), requires_grad=True)
@@ -178,7 +195,6 @@ def test_an_optimizer_that_needs_a_closure_gets_one():
     assert_allclose(history["loss"], [losses[0], losses[3]], rtol=1e-10)  # that of the step's first call
 
 
-@pytest.mark.skipif(not hasattr(optim, "LBFGS"), reason="not there yet")
 def test_lbfgs_solves_least_squares():
     x, y = problem(40)
     model = linear()
