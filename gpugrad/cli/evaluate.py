@@ -34,7 +34,7 @@ def scores_of_classes(y: np.ndarray, probabilities: np.ndarray, classes: Sequenc
     yield ""
     yield from _confusion(metrics.confusion_matrix(predicted, y, len(classes)), classes)
     yield ""
-    yield str(metrics.classification_report(predicted, y, [_short(c, NAME) for c in classes]))
+    yield from str(metrics.classification_report(predicted, y, [_short(c, NAME) for c in classes])).splitlines()
 
 
 def _confusion(matrix: np.ndarray, classes: Sequence[str]) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _mistakes(matrix: np.ndarray, classes: Sequence[str], most: int = 10) -> Ite
     pairs = [(int(matrix[i, j]), i, j) for i, j in np.argwhere(matrix) if i != j]
     yield f"the most frequent mistakes of {sum(n for n, _, _ in pairs):,}" if pairs else "no mistakes"
     for n, i, j in sorted(pairs, key=lambda p: (-p[0], p[1:]))[:most]:
-        yield f"{n:>8,}  {_short(classes[i], 30)} taken for {_short(classes[j], 30)}"
+        yield f"{n:>8,}  {_short(classes[i], 28)} taken for {_short(classes[j], 28)}"
 
 
 def _short(name: str, width: int) -> str:

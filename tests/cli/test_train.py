@@ -196,7 +196,7 @@ def test_every_optimizer_learns(name, run, samples, tmp_path):
     )  # fmt: skip
     assert (code, err) == (0, "")
     rows = losses(tmp_path / "l")
-    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     assert rows[0]["step"] == (1 if name == "lbfgs" else 3)
     assert last(out)[1] > 0.6
 
