@@ -510,3 +510,35 @@ def test_a_small_net_trains_as_in_float32(max_grad_norm, device):
         losses = trained(dtype, device, max_grad_norm=max_grad_norm)
         assert_allclose(losses, exact, atol=atol)
         assert not np.array_equal(losses, exact)
+
+
+@every_half
+def test_a_gradient_penalty_inside_the_block(dtype):
+    """A gradient of a gradient on the tape: WGAN-GP's, say."""
+    x, w = gg.tensor(draw(8, 3), requires_grad=True), gg.tensor(draw(3, 2), requires_grad=True)
+
+    def penalty():
+        (g,) = gg.autograd.grad(gg.sum(gg.tanh(x @ w)), [x], create_graph=True)
+        return gg.mean((gg.linalg.norm(g, axis=1) - 1) ** 2)
+
+    penalty().backward()
+    exact = w.grad.numpy().copy()
+    w.grad = x.grad = None
+    with amp.autocast(dtype):
+        value = penalty()
+        value.backward()
+    assert (value.dtype, w.grad.dtype) == (np.float32, np.float32)
+    assert_allclose(w.grad.numpy(), exact, rtol=50 * UNIT[dtype], atol=20 * UNIT[dtype])
+
+
+def test_with_no_grad_and_in_anomaly_mode():
+    x, w = gg.tensor(draw(4, 3)), gg.tensor(draw(3, 2), requires_grad=True)
+    with amp.autocast("float16"):
+        with gg.no_grad():
+            y = x @ w
+        assert (y.dtype, y.requires_grad) == (np.float16, False)
+        with gg.detect_anomaly():
+            assert gg.sum(x @ w).dtype == np.float32
+            big = gg.tensor(np.full((1, 1), 300.0, np.float32), requires_grad=True)
+            with np.errstate(over="ignore"), pytest.raises(RuntimeError, match="matmul made an infinity out of finite values"):
+                big @ big

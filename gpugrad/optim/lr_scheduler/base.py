@@ -141,6 +141,7 @@ def _base(group: dict[str, Any]) -> float:
 
 
 def number(x: Any) -> float:
+    """A number, array or Tensor of one element, which is waited for."""
     x = tape.plain(x)
     return float(x.item() if backend.is_array(x) else x)
 
@@ -172,6 +173,7 @@ def of_group(name: str, values: Any, group: int) -> Any:
 
 
 def counted(name: str, value: Any) -> int:
+    """A positive integer, or ValueError."""
     if value != int(value) or value <= 0:
         raise ValueError(f"expected positive integer {name}, but got {value}")
     return int(value)
