@@ -1,7 +1,9 @@
 """Random numbers: seeded, the same on every device, distributed as they say."""
 
+import copy
 import json
 import math
+import pickle
 import statistics
 
 import numpy as np
@@ -61,6 +63,15 @@ def test_a_state_goes_through_json_bit_for_bit(device):
         assert resumed.state_dict() == state
         for a, b in zip(expected, [resumed.randint(2**31, size=3, dtype=np.int32), *draw(resumed, device=device)], strict=True):
             assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_copies_go_on_from_where_the_generator_stands():
+    g = random.Generator(3)
+    g.normal(size=3)
+    copies = [pickle.loads(pickle.dumps(g)), copy.deepcopy(g)]
+    expected = g.normal(size=4).numpy()
+    for other in copies:
+        assert_array_equal(other.normal(size=4).numpy(), expected)
 
 
 def test_what_is_no_state_is_refused_and_changes_nothing():

@@ -90,7 +90,8 @@ def gaussian_nll_loss(mean: Any, target: Any, var: Any, reduction: str = "mean",
     """
     check_reduction(reduction)
     mean, target = pair("gaussian_nll_loss", mean, target)
-    check_values("gaussian_nll_loss", "a variance of", var, lambda v: ~(np.asarray(v) < 0), "none below 0; predict its logarithm, or apply softplus")
+    var = _broadcast("gaussian_nll_loss", "var", var, target)
+    check_values("gaussian_nll_loss", "a variance of", var, lambda v: ~(v < 0), "none below 0; predict its logarithm, or apply softplus")
     v = where(less(var, eps), eps + (var - stop_gradient(var)), var)
     return reduced(0.5 * (log(v) + square(mean - target) / v) + (0.5 * math.log(2 * math.pi) if full else 0.0), reduction)
 
@@ -147,14 +148,16 @@ def bce_with_logits(logits: Any, target: Any, reduction: str = "mean", *, weight
 
 
 def _weighted(name: str, loss: Any, weight: Any, what: str = "weight") -> Any:
-    """``loss`` times a weight that broadcasts to its shape, in its dtype."""
-    if weight is None:
-        return loss
-    shape, weight = shape_of(loss), as_array(weight)
-    fits = len(weight.shape) <= len(shape) and all(n in (1, m) for n, m in zip(weight.shape[::-1], shape[::-1], strict=False))
-    if not fits:
-        raise ValueError(f"{name}: got {what} of shape {weight.shape}, expected one that broadcasts to {shape}, the shape of the target")
-    return multiply(loss, astype(weight, dtype_of(loss), copy=False))
+    """``loss`` times a weight that broadcasts to its shape."""
+    return loss if weight is None else multiply(loss, _broadcast(name, what, weight, loss))
+
+
+def _broadcast(name: str, what: str, x: Any, like: Any) -> Any:
+    """``x`` in the dtype of ``like``, of a shape that broadcasts to its shape."""
+    x, shape = as_array(x), shape_of(like)
+    if len(x.shape) > len(shape) or not all(n in (1, m) for n, m in zip(x.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"{name}: got {what} of shape {x.shape}, expected one that broadcasts to {shape}, the shape of the target")
+    return astype(x, dtype_of(like), copy=False)
 
 
 def nll_loss(log_probability: Any, target: Any, reduction: str = "mean", *, weight: Any = None, ignore_index: int = -100) -> Any:

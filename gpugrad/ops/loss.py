@@ -65,7 +65,7 @@ def pair(name: str, prediction: Any, target: Any) -> tuple[Any, Any]:
 def check_values(name: str, what: str, x: Any, fits: Callable[[Any], Any], expected: str) -> None:
     """Raise ValueError unless ``fits`` holds for each element. Those on a GPU are not looked at: that would stall it."""
     x = plain(x)
-    if namespace(x) is np and not (good := fits(x)).all():
+    if namespace(x) is np and not (good := fits(x := np.asarray(x))).all():
         raise ValueError(f"{name}: got {what} {x[~good].flat[0]}, expected {expected}")
 
 

@@ -412,6 +412,7 @@ def test_reductions_and_weights(reduction):
     assert_allclose(F.kl_div(np.log(x), np.log(y), reduction, log_target=True), reduce(y * np.log(y / x)))
     assert_allclose(F.kl_div(np.log(x), y, "batchmean"), np.sum(y * np.log(y / x)) / 4)
     assert_allclose(F.gaussian_nll_loss(x, y, w, reduction, full=True), reduce(np.log(w * 2 * np.pi) / 2 + (x - y) ** 2 / (2 * w)))
+    assert_allclose(F.gaussian_nll_loss(x, y, 2, reduction), reduce(math.log(2) / 2 + (x - y) ** 2 / 4))
     assert_allclose(F.poisson_nll_loss(x, y, reduction), reduce(np.exp(x) - y * x))
     assert_allclose(F.poisson_nll_loss(x, y, reduction, log_input=False), reduce(x - y * np.log(x + 1e-8)))
     signs = np.array([1, -1, -1, 1])
@@ -661,6 +662,8 @@ ERRORS = [
     (lambda: F.cosine_embedding_loss(X, X[:2], Y), ValueError, r"got inputs of shapes \(4, 3\) and \(2, 3\)"),
     (lambda: F.cosine_embedding_loss(X, X, np.ones(3)), ValueError, r"got a target of shape \(3,\), expected \(4,\)"),
     (lambda: F.cosine_similarity(X[0], X[0]), ValueError, "axis 1 is out of bounds"),
+    (lambda: F.gaussian_nll_loss(X, X, np.ones((2, 4, 3))), ValueError, r"got var of shape \(2, 4, 3\), expected one that broadcasts to \(4, 3\)"),
+    (lambda: F.gaussian_nll_loss(X, X, -1.0), ValueError, "got a variance of -1.0, expected none below 0"),
     (lambda: F.gaussian_nll_loss(X, X, -X), ValueError, "got a variance of -0.5, expected none below 0; predict its logarithm, or apply softplus"),
 ]
 
