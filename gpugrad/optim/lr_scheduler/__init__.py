@@ -11,13 +11,13 @@ the device, and is what a recorded step reads. A change made by hand to a group'
 from __future__ import annotations
 
 from gpugrad.optim.lr_scheduler.base import LRScheduler
-from gpugrad.optim.lr_scheduler.curves import CosineAnnealingLR, CosineAnnealingWarmRestarts, LinearLR
-from gpugrad.optim.lr_scheduler.factors import ExponentialLR, LambdaLR, MultiStepLR, StepLR
+from gpugrad.optim.lr_scheduler.curves import CosineAnnealingLR, CosineAnnealingWarmRestarts, LinearLR, PolynomialLR
+from gpugrad.optim.lr_scheduler.factors import ConstantLR, ExponentialLR, LambdaLR, MultiStepLR, StepLR
 from gpugrad.optim.lr_scheduler.one_cycle import OneCycleLR
 from gpugrad.optim.lr_scheduler.plateau import ReduceLROnPlateau
 from gpugrad.optim.lr_scheduler.several import ChainedScheduler, SequentialLR
 
 __all__ = [
-    "ChainedScheduler", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "OneCycleLR",
-    "ReduceLROnPlateau", "SequentialLR", "StepLR",
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR",
+    "MultiStepLR", "OneCycleLR", "PolynomialLR", "ReduceLROnPlateau", "SequentialLR", "StepLR",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Curves between two rates: warm-up along a line, and cosines with and without restarts."""
+"""Curves between two rates: warm-up along a line, powers, and cosines with and without restarts."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ class LinearLR(LRScheduler):
 
     def rate(self, base: float, group: int) -> float:
         return base * between(self.start_factor, self.end_factor, min(self.last_epoch / self.total_iters, 1.0))
+
+
+class PolynomialLR(LRScheduler):
+    """``lr = base (1 - t / total_iters)^power``, and 0 from there on."""
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
+        self.total_iters, self.power = counted("total_iters", total_iters), power
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base: float, group: int) -> float:
+        return base * (1 - min(self.last_epoch / self.total_iters, 1.0)) ** self.power
 
 
 class CosineAnnealingLR(LRScheduler):

@@ -53,3 +53,16 @@ class ExponentialLR(LRScheduler):
 
     def rate(self, base: float, group: int) -> float:
         return base * self.gamma**self.last_epoch
+
+
+class ConstantLR(LRScheduler):
+    """``lr = base factor`` for ``total_iters`` steps, and then the base."""
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5, last_epoch: int = -1) -> None:
+        if not 0 <= factor <= 1:
+            raise ValueError(f"got factor {factor}, expected it to be between 0 and 1")
+        self.factor, self.total_iters = factor, counted("total_iters", total_iters)
+        super().__init__(optimizer, last_epoch)
+
+    def rate(self, base: float, group: int) -> float:
+        return base * self.factor if self.last_epoch < self.total_iters else base
