@@ -118,7 +118,7 @@ class LBFGS(Optimizer):
             raise
 
     def _iterate(self, closure: Callable[[], Any], x: Any) -> Any:
-        group, evaluated = self.param_groups[0], self._counts["func_evals"]
+        group, most = self.param_groups[0], self._counts["func_evals"] + self.param_groups[0]["max_eval"]
         first, loss, g = self._evaluate(closure)
         if not _is_finite(loss, g) or _largest(g) <= group["tolerance_grad"]:
             return first
@@ -126,12 +126,14 @@ class LBFGS(Optimizer):
             self._remember(self._pending[0], g - self._pending[1])
             self._pending = None
         for left in reversed(range(group["max_iter"])):
+            if (evaluations := most - self._counts["func_evals"]) <= 0:
+                break
             self._counts["n_iter"] += 1
             d, slope = self._direction(g)
             if not slope <= -group["tolerance_change"]:
                 break
             old_x, old_loss, old_g = x, loss, g
-            x, loss, g = self._move(closure, x, loss, g, d, slope, evaluate=left > 0)
+            x, loss, g = self._move(closure, x, loss, g, d, slope, evaluations, is_last=left == 0)
             if x is old_x and self._moves:  # what is remembered leads nowhere: begin anew
                 self._moves.clear()
                 continue
@@ -139,9 +141,7 @@ class LBFGS(Optimizer):
                 self._pending = (x - old_x, old_g)
                 break
             self._remember(x - old_x, g - old_g)
-            if self._counts["func_evals"] - evaluated >= group["max_eval"] or _largest(g) <= group["tolerance_grad"]:
-                break
-            if _largest(x - old_x) <= group["tolerance_change"] or abs(loss - old_loss) < group["tolerance_change"]:
+            if _largest(g) <= group["tolerance_grad"] or abs(loss - old_loss) < group["tolerance_change"] or _largest(x - old_x) <= group["tolerance_change"]:
                 break
         return first
 
@@ -154,8 +154,8 @@ class LBFGS(Optimizer):
         self._moves.clear()
         return self._direction(g)
 
-    def _move(self, closure: Callable[[], Any], x: Any, loss: float, g: Any, d: Any, slope: float, evaluate: bool) -> tuple[Any, float, Any]:
-        """The next point, and there the loss and the gradient, or None where they are not asked for; the same x where there is no better point."""
+    def _move(self, closure: Callable[[], Any], x: Any, loss: float, g: Any, d: Any, slope: float, evaluations: int, is_last: bool) -> tuple[Any, float, Any]:
+        """The next point, and there the loss and the gradient; the same x where there is no better point. A last move of fixed length is not evaluated: g is None."""
         group = self.param_groups[0]
         at = lambda t: x + d.dtype.type(t) * d if t else x
 
@@ -166,8 +166,8 @@ class LBFGS(Optimizer):
 
         t = float(tape.plain(group["lr"])) * (1.0 if self._moves else min(1.0, 1.0 / float(np.abs(g).sum(dtype=np.float64))))
         if group["line_search_fn"] is not None:
-            t, loss, g = strong_wolfe(along, t, loss, g, slope, tolerance=group["tolerance_change"] / _largest(d))
-        elif evaluate:
+            t, loss, g = strong_wolfe(along, t, loss, g, slope, tolerance=group["tolerance_change"] / _largest(d), max_evaluations=min(evaluations, 25))
+        elif not is_last:
             new_loss, new_g, _ = along(t)
             t, loss, g = (t, new_loss, new_g) if _is_finite(new_loss, new_g) else (0.0, loss, g)
         else:

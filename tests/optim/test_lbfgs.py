@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 
 import numpy as np
@@ -328,13 +329,15 @@ def test_a_closure_that_raises_leaves_everything_as_it_was(line_search, at):
 
 
 def test_limits():
-    calls = []
-    p = gg.tensor(np.tile([-1.2, 1.0], 2), requires_grad=True)
-    o = optim.LBFGS([p], max_iter=50, max_eval=7, line_search_fn="strong_wolfe")
-    first = o.step(closure_of(rosenbrock, [p], o, calls))
-    assert 7 <= len(calls) <= 7 + 25
-    assert first.item() == calls[0][1]
-    assert o.state_dict()["state"][0]["func_evals"] == len(calls)
+    for most, line_search in itertools.product(range(1, 12), (None, "strong_wolfe")):
+        calls = []
+        p = gg.tensor(np.tile([-1.2, 1.0], 2), requires_grad=True)
+        o = optim.LBFGS([p], lr=1 if line_search else 1e-3, max_iter=50, max_eval=most, line_search_fn=line_search)
+        first = o.step(closure_of(rosenbrock, [p], o, calls))
+        assert len(calls) == most
+        assert first.item() == calls[0][1]
+        assert rosenbrock(p).item() == min(loss for _, loss in calls)
+        assert o.state_dict()["state"][0]["func_evals"] == len(calls)
     p, o = minimize(rosenbrock, np.tile([-1.2, 1.0], 2), max_iter=30, history_size=3, line_search_fn="strong_wolfe")
     assert o.state_dict()["state"][0]["steps"].shape == (3, 4)
     calls = []
