@@ -542,3 +542,28 @@ def test_with_no_grad_and_in_anomaly_mode():
             big = gg.tensor(np.full((1, 1), 300.0, np.float32), requires_grad=True)
             with np.errstate(over="ignore"), pytest.raises(RuntimeError, match="matmul made an infinity out of finite values"):
                 big @ big
+
+
+def test_scaled_micro_batches_are_one_batch(device):
+    """k backward passes of scaled losses, then unscale, clip and step once."""
+    x, y = (gg.tensor(draw(12, n, seed=n), device=device) for n in (5, 2))
+
+    def train(parts):
+        w = gg.tensor(draw(5, 2), device=device, requires_grad=True)
+        o, scaler = optim.SGD([w], lr=0.5, momentum=0.9), amp.GradScaler(init_scale=1024.0)
+        for _ in range(3):
+            o.zero_grad()
+            for i in range(0, 12, 12 // parts):
+                with amp.autocast("float16"):
+                    loss = F.mse_loss(gg.tanh(x[i : i + 12 // parts] @ w), y[i : i + 12 // parts]) / parts
+                scaler.scale(loss).backward()
+            scaler.unscale_(o)
+            optim.clip_grad_norm_([w], 0.2)
+            scaler.step(o)
+            scaler.update()
+        return w.numpy()
+
+    whole = train(1)
+    assert np.abs(whole - draw(5, 2)).max() > 0.05
+    for parts in (2, 4):
+        assert_allclose(train(parts), whole, atol=2e-3)
