@@ -353,3 +353,55 @@ def test_stand_in_accepts_what_cupy_accepts(fake_cupy: Any) -> None:
     assert a.get() is not a.get() and cp.asnumpy(a).shape == A.shape and float(a[1, 2]) == 5.0 and bool(a.all()) is False
     with cp.cuda.Device(1):
         assert cp.asarray(a).device.id == 1 and cp.zeros(2).device.id == 1
+
+
+def test_stand_in_copies_out_of_pinned_memory_when_something_waits(fake_cupy: Any) -> None:
+    cp = fake_cupy
+    side, current = cp.cuda.Stream(non_blocking=True), cp.cuda.get_current_stream()
+
+    def begin(value: float) -> tuple[Any, Any, Any]:
+        buffer = np.ndarray(3, np.float64, cp.cuda.alloc_pinned_memory(24))
+        buffer[...] = value
+        target = cp.empty(3, np.float64)
+        target.set(buffer, stream=side)
+        return target, buffer, side.record()
+
+    target, buffer, event = begin(1.0)
+    assert target.tolist() != [1, 1, 1], "read before it was waited for"
+    current.wait_event(event)
+    assert target.tolist() == [1, 1, 1]
+    target, buffer, event = begin(2.0)
+    buffer[...] = 3  # too early
+    event.synchronize()
+    assert target.tolist() == [3, 3, 3]
+    target, buffer, event = begin(4.0)
+    del buffer  # too early
+    side.synchronize()
+    assert target.tolist() != [4, 4, 4]
+    target, buffer, event = begin(5.0)
+    later = cp.cuda.Stream(non_blocking=True)
+    later.wait_event(event)
+    assert target.tolist() == [5, 5, 5]
+    for wrong, error in ((np.ones(2), ValueError), (np.ones(3, np.float32), TypeError), ([1.0, 2.0, 3.0], TypeError)):
+        with pytest.raises(error):
+            target.set(wrong)
+    target.set(np.arange(3.0))
+    assert target.tolist() == [0, 1, 2]
+
+
+def test_stand_in_has_a_current_stream_for_each_device_and_thread(fake_cupy: Any) -> None:
+    import threading
+
+    cp = fake_cupy
+    with cp.cuda.Device(1):
+        stream = cp.cuda.Stream()
+    with pytest.raises(RuntimeError, match=r"created on \(1\) does not match with the current device \(0\)"), stream:
+        pass
+    with cp.cuda.Device(1), stream:
+        assert cp.cuda.get_current_stream() == cp.cuda.get_current_stream(1) == stream
+        assert cp.cuda.get_current_stream(0) == cp.cuda.Stream.null
+        seen: list[Any] = []
+        thread = threading.Thread(target=lambda: seen.append(cp.cuda.get_current_stream(1)))
+        thread.start()
+        thread.join()
+        assert seen == [cp.cuda.Stream.null]

@@ -48,8 +48,8 @@ def _sizes(lengths: Sequence[float], n: int) -> list[int]:
         return [int(x) for x in lengths]
     if not math.isclose(math.fsum(lengths), 1, abs_tol=1e-6):
         raise ValueError(f"the fractions ({given}) sum to {math.fsum(lengths):.6g}, expected 1; lengths are integers")
-    exact = np.asarray(lengths, np.float64) * n
-    sizes = np.floor(exact + 1e-9).astype(int)  # 0.07 * 100 is a little more than 7, 0.29 * 100 a little less than 29
+    exact = np.asarray(lengths, np.float64) / math.fsum(lengths) * n
+    sizes = np.floor(exact).astype(np.int64)
     sizes[np.argsort(sizes - exact, kind="stable")[: n - sizes.sum()]] += 1
     return sizes.tolist()
 

@@ -45,10 +45,8 @@ class Standardizer:
         wide = x.astype(np.float64)
         mean = wide.mean(self.axis, keepdims=True)
         mean = mean + (wide - mean).mean(self.axis, keepdims=True)
-        lowest = wide.min(self.axis, keepdims=True)
-        mean = xp.where(lowest == wide.max(self.axis, keepdims=True), lowest, mean)  # exactly, for the sum of a constant is rounded
         std = xp.sqrt(xp.square(wide - mean).mean(self.axis, keepdims=True))
-        std = xp.where(std <= 4 * np.finfo(np.float64).eps * xp.abs(mean), 1.0, std)
+        std = xp.where(std <= 4 * np.finfo(np.float64).eps * xp.abs(mean), 1.0, std)  # also what only the rounding of the mean keeps from 0
         self.mean, self.std = mean.squeeze(self._axes(x.ndim)), std.squeeze(self._axes(x.ndim))
         return self
 

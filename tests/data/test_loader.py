@@ -467,6 +467,20 @@ def test_batches_have_arrived_when_work_on_the_current_stream_reads_them(which, 
         assert flat(numbers(kept)) == Y.tolist()
 
 
+def test_a_thread_does_not_queue_work_on_a_stream_that_it_cannot_name(fake_cupy, monkeypatch):
+    """The per-thread default stream is another one in each thread: there the thread takes rows, and the consumer copies them."""
+    from gpugrad.data import prefetch
+
+    monkeypatch.setattr(prefetch, "_Upload", None)
+    with fake_cupy.cuda.Stream.ptds:
+        running = iter(DataLoader(TensorDataset(X, Y), 4, device="cuda", prefetch=2))
+        first = next(running)
+        assert data_threads()
+        assert flat(numbers([first, *running])) == Y.tolist()
+    with pytest.raises(TypeError, match="NoneType"):
+        next(iter(DataLoader(X, 4, device="cuda", prefetch=2)))
+
+
 def test_a_copy_runs_on_a_side_stream_between_two_events(fake_cupy, monkeypatch):
     """The memory is the consumer's, the side stream waits for what the consumer has queued, and the consumer for the copy."""
     cp, log = fake_cupy, []

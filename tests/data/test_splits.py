@@ -55,6 +55,7 @@ def test_lengths():
     assert [len(p) for p in random_split(np.zeros(100), [0.07, 0.29, 0.64])] == [7, 29, 64]
     assert [len(p) for p in random_split(np.zeros(10), np.array([0.5, 0.5]))] == [5, 5]
     assert [len(p) for p in random_split(list("abc"), [1.0])] == [3]
+    assert [len(p) for p in random_split(range(10**6), [0.5 + 4e-7, 0.5 + 4e-7])] == [500_000, 500_000]
 
 
 def test_it_is_random_and_the_same_each_time():

@@ -1,6 +1,7 @@
 """Standardizer: mean 0, standard deviation 1, and back."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -62,11 +63,17 @@ def test_a_large_mean_costs_no_digits():
     assert_allclose(s.mean, [1e9 + 3], rtol=1e-16)
 
 
+def test_many_rows_cost_no_digits():
+    """A sum down a column rounds with each row; the second pass corrects the mean."""
+    x = 1e6 + RNG.uniform(size=(100_000, 2))
+    assert_array_equal(Standardizer().fit(x).mean, [math.fsum(c) / len(x) for c in x.T])
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e12, 1e-30, 3.3e7])
 def test_a_constant_column_becomes_zero(value, put):
     """Also where the rounded sum says that the mean of equal numbers is another number."""
-    x = np.full((1000, 2), value)
-    x[:, 1] = RNG.normal(size=1000)
+    x = np.full((10_000, 2), value)
+    x[:, 1] = RNG.normal(size=10_000)
     s = Standardizer().fit(put(x))
     assert float(s.std[0]) == 1
     assert_array_equal(host(s.transform(put(x)))[:, 0], 0)

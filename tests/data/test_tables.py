@@ -137,6 +137,7 @@ def test_quotes(read):
     assert table.x.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert table.classes == ["a\nb", 'big, "old" cat', "dog"]
     assert table.lines.tolist() == [2, 3, 5]
+    assert read('x,kind\n1, "dog"\n2,"cat"\n').classes == ["cat", "dog"]
 
 
 def test_other_encodings(read):
@@ -201,6 +202,7 @@ def test_it_is_quick(read):
         ("a,b\n", ": no data: nothing follows the header"),
         ("a,b\n# nothing\n", ": no data: nothing follows the header"),
         ('a,b\n1,"2\n3,4\n', ", line 2: unexpected end of data"),
+        ('a,b\n1,2\n3,"4\n', ", line 3: unexpected end of data"),
         ('a,b\n1,2\n3,"4"5\n', ", line 3: ',' expected after '\"'"),
         ("a,b\n1,2\n3,4\0\n", ", line 3: a zero byte, which text does not have"),
         ("a,b\n" + "1" * 100 + "x,2\n", ", line 2, column 'a': got '" + "1" * 37 + "...', expected a finite number"),
