@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpugrad import data, random
-from gpugrad.cli import source
+from gpugrad.cli import readers, source
 from gpugrad.cli.model_file import standardizer
 from gpugrad.cli.refusal import RefusalError
 from gpugrad.cli.source import Source
@@ -48,7 +48,7 @@ def load(args: argparse.Namespace) -> Parts:
             raise RefusalError("--target, --task and --ignore are about the columns of a file: add --data FILE")
         rows = source.digits(args.test, args.seed)
     else:
-        rows = source.read(args.data, args.target, args.ignore)
+        rows = readers.read(args.data, args.target, args.ignore)
     task = args.task if args.task != "auto" else "classification" if _look_like_classes(rows) else "regression"
     y, classes = _coded(rows) if task == "classification" else (source.numbers(rows), [])
     train, validation, test = _split(rows, y if classes else np.zeros(len(y)), args)

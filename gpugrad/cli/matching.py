@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpugrad.cli import source
+from gpugrad.cli import readers, source
 from gpugrad.cli.model_file import Model
 from gpugrad.cli.refusal import RefusalError
 from gpugrad.cli.source import Source, listed
@@ -19,7 +19,7 @@ def rows_for(path: str, model: Model, with_target: bool = False) -> tuple[np.nda
     Raises:
         RefusalError: the file cannot be read, or lacks columns; they are named.
     """
-    rows = source.read_known(path, model.columns, model.targets, with_target)
+    rows = readers.read_known(path, model.columns, model.targets, with_target)
     return rows.x, _target(rows, model) if with_target else None
 
 

@@ -103,6 +103,7 @@ def test_a_file_that_may_not_be_read(run, tmp_path):
         (["--target", "colour"], "no column 'colour'; it has 'length', 'width', 'depth' and 'kind'"),
         (["--ignore", "lenght"], "no column 'lenght'; did you mean 'length'?"),
         (["--ignore", "length,width,depth"], "no column besides 'kind'"),
+        (["--ignore", "length,width,depth,kind"], "no columns that are left"),
         (["--task", "regression"], "line 2, column 'kind': 'red' is not a number"),
         (["--target", "width", "--ignore", "kind", "--task", "classification"], "is no class"),
         (["--target", "width", "--ignore", "kind", "--label-smoothing", "0.1"], "--label-smoothing is for classification"),

@@ -128,17 +128,17 @@ def test_checkpoints_that_are_cut_short(file, run, tiny, tmp_path):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
 def test_a_training_that_was_killed(run, tiny, tmp_path):
-    command = [*tiny, "--epochs", "400", "--dropout", "0.1", "--checkpoint", str(tmp_path / "run")]
+    command = [*tiny, "--epochs", "100", "--dropout", "0.1", "--checkpoint", str(tmp_path / "run")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen([sys.executable, "-m", "gpugrad", *command], env=env, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not (tmp_path / "run" / "checkpoint-000003").exists() and process.poll() is None and time.monotonic() < deadline:
+    while len(list(tmp_path.glob("run/checkpoint-*"))) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     code, out, _ = run(*command, "--resume")
     assert code == 0
-    assert not out.splitlines()[3].startswith("epoch   1/400")
+    assert not out.splitlines()[3].startswith("epoch   1/100")
     resumed = (tmp_path / "m.safetensors").read_bytes()
     assert run(*command[:-2])[0] == 0
     assert (tmp_path / "m.safetensors").read_bytes() == resumed

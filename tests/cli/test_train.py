@@ -129,6 +129,8 @@ def test_arrays(run, tmp_path):
         "pair": {"x": x, "y": kind},
         "images": {"x": x.reshape(90, 3, 1).astype(np.float32), "y": kind.astype(np.uint8)},
         "columns": {"length": x[:, 0], "rest": x[:, 1:], "label": np.array(FLOWERS)[kind]},
+        "matrix": {"x": x, "y": kind[:, None]},
+        "bytes": {"x": x, "y": np.array(FLOWERS)[kind].astype("S")},
         "four": {"x_train": x[:60], "y_train": kind[:60], "x_test": x[60:], "y_test": kind[60:]},
     }
     for name, arrays in cases.items():
@@ -157,6 +159,11 @@ def test_several_targets(run, tmp_path):
     assert lines[0] == "y_0,y_1"
     predicted = np.array([[float(cell) for cell in line.split(",")] for line in lines[1:]])
     assert np.abs(predicted - y).max() < 0.3 * y.std(axis=0).max()
+    write_csv(tmp_path / "d.csv", ["y_1", "x_2", "x_1", "x_0", "y_0"], y[:, 1], x[:, 2], x[:, 1], x[:, 0], y[:, 0])
+    assert (
+        run("evaluate", tmp_path / "m", "--data", tmp_path / "d.csv")[1].splitlines()[1:]
+        == run("evaluate", tmp_path / "m", "--data", tmp_path / "d.npz")[1].splitlines()[1:]
+    )
 
 
 def idx(array):
