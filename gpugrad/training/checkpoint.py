@@ -7,7 +7,6 @@ taken for a good one. Both formats hold data only; reading one runs nothing.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -56,7 +55,7 @@ def save_checkpoint(directory: Path, number: int, *, keep: int | None = 3, **par
     if os.path.lexists(place):
         if _is_good(place):
             raise CheckpointError(f"{place!r} exists already: give another directory, or continue from it")
-        _discard(place)
+        shutil.rmtree(place, ignore_errors=True)
     temporary = _temporary(place)
     try:
         os.mkdir(temporary)
@@ -69,7 +68,7 @@ def save_checkpoint(directory: Path, number: int, *, keep: int | None = 3, **par
             raise CheckpointError(f"cannot save {place!r}: {_reason(error)}; the checkpoints before it are untouched") from error
         raise
     for old in checkpoints(directory)[: -keep if keep else 0]:
-        _discard(old)
+        shutil.rmtree(old, ignore_errors=True)  # one that is left in half is older than a good one, and goes next time
     return place
 
 
@@ -121,15 +120,6 @@ def architecture(model: nn.Module) -> dict[str, Any]:
 def _temporary(place: str) -> str:
     folder, name = os.path.split(place)
     return os.path.join(folder, f".{name}.{os.getpid()}.partial")
-
-
-def _discard(place: str) -> None:
-    """Remove a checkpoint; under its own name it is there whole or not at all."""
-    gone = _temporary(place)
-    with contextlib.suppress(OSError):
-        shutil.rmtree(gone, ignore_errors=True)
-        os.rename(place, gone)
-        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _sync(folder: str) -> None:

@@ -95,7 +95,7 @@ class KilledError(BaseException):
     """In the place of SIGKILL: nothing is cleaned up behind it."""
 
 
-CALLS = [(os, "mkdir"), (os, "rename"), (os, "replace"), (os, "fsync"), (os, "rmdir"), (shutil, "rmtree"), (os, "remove")]
+CALLS = [(os, "mkdir"), (os, "rename"), (os, "replace"), (os, "fsync"), (os, "rmdir"), (shutil, "rmtree"), (os, "remove"), (os, "unlink")]
 
 
 @contextlib.contextmanager
@@ -144,6 +144,16 @@ def test_dying_at_any_call_of_the_file_system_leaves_the_last_good_one(tmp_path,
         save_checkpoint(directory, 3, keep=1, n=3)
         assert names(directory) == ["checkpoint-000003"]  # what the dead one left is gone
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not put on the disk there")
+def test_everything_is_on_the_disk_before_the_rename_and_the_rename_after_it(tmp_path, monkeypatch):
+    events, fsync, rename = [], os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append(os.fstat(handle).st_ino), fsync(handle))[1])
+    monkeypatch.setattr(os, "rename", lambda a, b: (events.append("rename"), rename(a, b))[1])
+    path = Path(save_checkpoint(tmp_path, 1, model=model()))
+    tensors, state, folder, directory = (p.stat().st_ino for p in (path / "tensors.safetensors", path / "state.json", path, tmp_path))
+    assert events == [tensors, state, folder, "rename", directory]
 
 
 def test_what_a_living_process_writes_is_left_alone(tmp_path):
