@@ -63,6 +63,18 @@ class Generator:
             raise ValueError(f"cannot load the state of a generator: {reason}; expected what Generator.state_dict() returned") from None
         self._numpy = np.random.Generator(loaded)
 
+    def reserve(self, blocks: int) -> tuple[tuple[int, int], int]:
+        """Key and counter of a stretch of the stream, for kernels that draw it themselves: its block k = 0, ..., blocks - 1 is the four words of 64 bits that
+        Philox makes of the key and of counter + k + 1. This generator goes on behind it."""
+        state = self.state
+        own = state["state"]
+        counter = sum(int(word) << 64 * i for i, word in enumerate(own["counter"]))
+        following = counter + blocks
+        own["counter"] = np.array([following >> 64 * i & (2**64 - 1) for i in range(4)], np.uint64)
+        state["buffer_pos"] = 4  # what was left of an earlier block is passed over
+        self.state = state
+        return (int(own["key"][0]), int(own["key"][1])), counter
+
     def normal(self, loc: float = 0.0, scale: float = 1.0, size: Size = None, *, dtype: Any = np.float64, device: str | None = None) -> Tensor:
         """Normally distributed numbers with mean ``loc`` and standard deviation ``scale``.
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import backend, random
+from gpugrad import random
+from gpugrad.kernels import dropout as kernels
 from gpugrad.ops.elementwise import multiply
-from gpugrad.ops.fit import dtype_of, shape_of, zeros_like
+from gpugrad.ops.fit import zeros_like
 from gpugrad.ops.shape import as_array
 from gpugrad.tape import is_inexact, plain
 
@@ -27,10 +28,11 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, generator: random.
         return x
     if p == 1:
         return multiply(x, zeros_like(x, shape=()))
-    drawn = (generator or random.default_generator).bernoulli(1 - p, shape_of(x)).data
-    keep = backend.to_device(drawn, backend.device_of(plain(x)))  # as booleans, which are the least to move
-    dtype = dtype_of(x) if is_inexact(dtype_of(x)) else np.dtype(np.float32)
-    return multiply(x, keep * dtype.type(1 / (1 - p)))
+    like = plain(x)
+    if not is_inexact(like.dtype):
+        like = zeros_like(like, np.float32)
+    key, counter = (generator or random.default_generator).reserve(kernels.blocks(like.size))
+    return multiply(x, kernels.dropout_mask(like, p=p, key=key, counter=counter))
 
 
 def check_probability(p: float) -> None:

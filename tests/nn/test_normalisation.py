@@ -277,6 +277,32 @@ def test_dropout_has_one_mask_in_a_pass_and_all_its_derivatives():
     check_grads(seeded, (x,), order=2)
 
 
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 4100])
+def test_the_mask_is_read_off_the_generators_stream(size, device, put):
+    """32 bits of Philox for each element, which is kept where they are below (1 - p) 2^32; the stream goes on behind the last block of eight."""
+    own, same = gg.random.Generator(11), gg.random.Generator(11)
+    words = np.frombuffer(np.random.Philox(11).random_raw(4 * -(-size // 8)).tobytes(), "<u4")[:size]
+    for _ in range(2):
+        y = gg.tensor(F.dropout(put(np.ones(size, np.float32)), 0.25, generator=own)).numpy()
+        assert_array_equal(y, np.where(words < 0.75 * 2**32, np.float32(4 / 3), 0))
+        start = 2 * 4 * -(-size // 8)
+        words = np.frombuffer(np.random.Philox(11).random_raw(start).tobytes(), "<u4")[start:][:size]
+    F.dropout(np.ones(2 * 8 * -(-size // 8), np.float32), 0.25, generator=same)
+    assert_array_equal(own.uniform(size=3), same.uniform(size=3))
+
+
+def test_a_stretch_of_the_stream_after_other_numbers():
+    """What was left of a block of four words is passed over, and the state can be saved in between."""
+    own = gg.random.Generator(2)
+    own.uniform(size=3)
+    saved = own.state_dict()
+    masks = [F.dropout(np.ones(100, np.float32), 0.5, generator=own) for _ in range(2)]
+    own.load_state_dict(saved)
+    for mask in masks:
+        assert_array_equal(F.dropout(np.ones(100, np.float32), 0.5, generator=own), mask)
+    assert (masks[0] != masks[1]).any()
+
+
 def test_dropout_draws_anew_each_time_and_from_its_own_generator():
     x = np.ones((20, 30), np.float32)
     layer = nn.Dropout(0.5, generator=gg.random.Generator(7))
