@@ -667,6 +667,32 @@ def test_parameters_at_different_steps():
             assert_allclose(p.numpy(), book(a, gs, lr=0.1, **options), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("capturable", [False, True])
+def test_nadams_momentum_belongs_to_each_parameter(capturable):
+    """Two parameters at the same step, which came there with different momenta: each goes on with its own product."""
+    start, grads = np.ones(4), np.random.default_rng(0).normal(size=(3, 4))
+
+    def run(decays):
+        """The parameters, of which the first step of each is made with its own momentum_decay, and the others together."""
+        params = [gg.tensor(start, requires_grad=True) for _ in decays]
+        o = optim.NAdam(params, lr=0.1, capturable=capturable)
+        for p, decay in zip(params, decays):
+            o.param_groups[0]["momentum_decay"] = decay
+            p.grad = gg.tensor(grads[0])
+            o.step()
+            p.grad = None
+        for g in grads[1:]:
+            for p in params:
+                p.grad = gg.tensor(g)
+            o.param_groups[0]["momentum_decay"] = 0.1
+            o.step()
+        return [p.numpy() for p in params]
+
+    together = run([0.2, 5.0])
+    assert_array_equal(together, [run([0.2])[0], run([5.0])[0]])
+    assert not np.allclose(*together)
+
+
 @pytest.mark.parametrize("make", [optim.Adam, optim.AdamW, optim.NAdam, optim.RMSprop, optim.Adagrad, optim.Adadelta])
 def test_counts_in_device_memory(make, device):
     """Shared while parameters step together; a parameter that stays behind keeps its own; saved and loaded."""
