@@ -2,9 +2,12 @@
 
 The digits are 1797 images of 8x8 pixels (they come with scikit-learn): four fifths to learn from, of which a tenth is held out
 to decide when to stop, and one fifth that is looked at once, at the end. train_mlp.py is the same with the loop written out.
+It runs on a GPU if there is one: ``python examples/digits.py``, or ``python examples/digits.py cpu``.
 
 With matplotlib (pip install 'gpugrad[plot]') the digits that the net gets wrong are drawn.
 """
+
+import sys
 
 import numpy as np
 
@@ -14,20 +17,20 @@ from gpugrad import data, nn, optim, training
 BATCH, EPOCHS, RATE = 32, 40, 3e-3
 
 
-def load(seed):
-    """Loaders for training and validation, and the test set. The pixels are already scaled to [0, 1]."""
+def load(seed, device):
+    """Loaders for training and validation, which bring their batches to the device, and the test set. The pixels are already scaled to [0, 1]."""
     x_train, y_train, x_test, y_test = data.load_digits(seed=seed)
     train, held_out = data.random_split(data.TensorDataset(x_train, y_train), [0.9, 0.1], stratify=y_train)
-    return data.DataLoader(train, BATCH, shuffle=True), data.DataLoader(held_out, 256), x_test, y_test
+    return data.DataLoader(train, BATCH, shuffle=True, device=device), data.DataLoader(held_out, 256, device=device), x_test, y_test
 
 
-def train(model, train_batches, validation):
+def train(model, train_batches, validation, epochs):
     """AdamW (decoupled weight decay), a learning rate that rises and falls once, and the weights of the best epoch at the end."""
     optimizer = optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
-    schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=EPOCHS * len(train_batches))
+    schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=epochs * len(train_batches))
     stopping = training.EarlyStopping(monitor="val_loss", patience=10)
     history = training.fit(
-        model, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, train_batches, validation=validation, epochs=EPOCHS,
+        model, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, train_batches, validation=validation, epochs=epochs,
         metrics={"accuracy": training.metrics.accuracy}, schedule=schedule, schedule_every="step", callbacks=[stopping],
     )  # fmt: skip
     return history, stopping.best_epoch
@@ -50,15 +53,15 @@ def plot(x, y, scores, path):
     return path
 
 
-def main(path="digits.png", seed=0):
+def main(path="digits.png", seed=0, device="auto", epochs=EPOCHS):
     gg.random.seed(seed)
-    train_batches, validation, x_test, y_test = load(seed)
-    model = nn.MLP([64, 256, 128, 10], dropout=0.2)
+    train_batches, validation, x_test, y_test = load(seed, device)
+    model = nn.MLP([64, 256, 128, 10], dropout=0.2, device=device)
     print(model)
-    history, best = train(model, train_batches, validation)
+    history, best = train(model, train_batches, validation, epochs)
     for row in history.rows[::5]:
         print("epoch {epoch:3}: loss {loss:.4f}, accuracy {accuracy:.4f}; validation {val_loss:.4f}, {val_accuracy:.4f}".format(**row))
-    scores = training.predict(model, [x_test])
+    scores = gg.asarray(training.predict(model, [gg.asarray(x_test, device=device)])).numpy()  # back to the host
     accuracy = float(training.metrics.accuracy(scores, y_test))
     print(f"stopped after {len(history)} epochs, the best was epoch {best}")
     print(training.metrics.classification_report(scores, y_test))
@@ -67,4 +70,4 @@ def main(path="digits.png", seed=0):
 
 
 if __name__ == "__main__":
-    main()
+    main(device=sys.argv[1] if len(sys.argv) > 1 else "auto")

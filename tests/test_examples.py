@@ -359,6 +359,12 @@ def test_digits(tmp_path):
     check_picture(r["picture"], tmp_path / "digits.png")
 
 
+def test_digits_on_any_device(device, tmp_path):
+    pytest.importorskip("sklearn")
+    r = load("digits").main(tmp_path / "digits.png", device=device, epochs=2)
+    assert r["accuracy"] > 0.8  # six seeds: 0.90 at least
+
+
 def test_diabetes():
     """Twenty splits: least squares has 54.65 and 0.495 on average, the net 54.5 and 0.50, and differs from it by 0.1 +- 0.3."""
     pytest.importorskip("sklearn")
