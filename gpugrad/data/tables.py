@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
@@ -115,7 +116,7 @@ class _Reader:
         if not (delimiter == "auto" or len(delimiter) == 1):
             raise ValueError(f"delimiter must be one character or 'auto', got {delimiter!r}")
         self.delimiter = _guessed(self.lines[:_LOOKED_AT]) if delimiter == "auto" else delimiter
-        (_, first), *rest = [record for record, _ in zip(self.records(), range(2))]
+        (_, first), *rest = islice(self.records(), 2)
         self.has_header = _is_header(first, rest[0][1] if rest else None) if header == "auto" else bool(header)
         self.names = [c.strip() or f"column {i}" for i, c in enumerate(first, 1)] if self.has_header else [f"column {i}" for i in range(1, len(first) + 1)]
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
