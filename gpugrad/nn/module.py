@@ -82,12 +82,24 @@ class Module:
         """This module and all inside it."""
         return (m for _, m in self.named_modules())
 
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(path, module) of the modules directly inside: in attributes, and in lists, tuples and dicts of them."""
+        last = ""
+        for path, m in self.named_modules():
+            if path and not (last and path.startswith(f"{last}.")):
+                last = path
+                yield path, m
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly inside."""
+        return (m for _, m in self.named_children())
+
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """(path, parameter) of every leaf Tensor that requires grad."""
+        """(path, parameter) of every leaf Tensor that requires grad and is not declared as a buffer."""
         return ((path, t) for path, t, declared in self._tensors() if t.requires_grad and not declared)
 
     def parameters(self) -> Iterator[Tensor]:
-        """Every leaf Tensor that requires grad."""
+        """Every leaf Tensor that requires grad and is not declared as a buffer."""
         return (t for _, t in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
@@ -207,12 +219,9 @@ class Module:
     def __repr__(self) -> str:
         name, count = type(self).__name__, sum(p.size for p in self.parameters())
         note = f"  # {count:,} parameter{'' if count == 1 else 's'}" if count else ""
-        children = [
-            (path, m) for path, m in self.named_modules() if path and not any(path.startswith(f"{other}.") for other, _ in self.named_modules() if other)
-        ]
-        if not children:
+        lines = [f"({path}): {m!r}".replace("\n", "\n  ") for path, m in self.named_children()]
+        if not lines:
             return f"{name}({self.extra_repr()}){note}"
-        lines = [f"({path}): {m!r}".replace("\n", "\n  ") for path, m in children]
         return "\n  ".join([f"{name}({self.extra_repr()}", *lines]) + f"\n){note}"
 
 

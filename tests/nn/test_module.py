@@ -33,6 +33,8 @@ def test_parameters_and_buffers_are_found_by_attribute_each_once():
     assert [path for path, _ in net.named_parameters()] == PATHS
     assert [path for path, _ in net.named_buffers()] == ["count"]
     assert [path for path, _ in net.named_modules()] == ["", "first", "rest.0", "rest.1.out"]
+    assert [path for path, _ in net.named_children()] == ["first", "rest.0", "rest.1.out"]
+    assert next(nn.Sequential(net, nn.Tanh()).children()) is net
     assert list(net.state_dict()) == [*PATHS, "count"]
     net.last = net(np.ones((1, 3), np.float32))  # tracked, but no leaf
     assert [path for path, _ in net.named_parameters()] == PATHS
