@@ -49,7 +49,10 @@ def save_checkpoint(directory: Path, number: int, *, keep: int | None = 3, **par
     Raises:
         CheckpointError: it cannot be written (a full disk, a directory that is not writable), there is a good one of this number already, or something in
             ``parts`` is of another type. The checkpoints that were there are untouched.
+        ValueError: ``number`` is negative.
     """
+    if number < 0:
+        raise ValueError(f"the number of a checkpoint must be at least 0, got {number}")
     directory = prepare(directory)
     place = os.path.join(directory, f"checkpoint-{number:06d}")
     if os.path.lexists(place):

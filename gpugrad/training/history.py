@@ -60,6 +60,18 @@ class History:
         return f"History({len(self)} epochs; {last})"
 
 
+def as_numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Logs as Python's numbers: a callback may have put in those of NumPy, arrays of no axes or Tensors.
+
+    Raises:
+        TypeError: something is not a number.
+    """
+    for name, value in logs.items():
+        if getattr(value, "size", 1) != 1 or isinstance(value, (str, bytes, type(None))):
+            raise TypeError(f"the log {name!r} must be a number, got {type(value).__name__} {value!r:.60}")
+    return {name: value if type(value) in (int, float) else float(value.item() if hasattr(value, "item") else value) for name, value in logs.items()}
+
+
 def _is_number(x: Any) -> bool:
     return isinstance(x, (int, float)) and not isinstance(x, bool)
 

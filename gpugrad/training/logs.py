@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from gpugrad import io
 from gpugrad.training.callbacks import Callback, Run
+from gpugrad.training.history import as_numbers
 
 
 class Progress(Callback):
@@ -92,7 +93,7 @@ def line(run: Run) -> str:
 
 def numbers(logs: dict[str, float]) -> str:
     """The logs as text, without the gradients' norms."""
-    parts = [f"{name} {_short(value)}" for name, value in logs.items() if name not in ("epoch", "lr", "examples_per_second") and "/" not in name]
+    parts = [f"{name} {_short(value)}" for name, value in as_numbers(logs).items() if name not in ("epoch", "lr", "examples_per_second") and "/" not in name]
     if "examples_per_second" in logs:
         parts.append(f"{logs['examples_per_second']:,.0f} examples/s")
     return "  ".join(parts)
@@ -123,7 +124,7 @@ class JsonLog(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         """Append the epoch's line."""
-        row = {"epoch": run.epoch, "step": run.step, **run.logs}
+        row = {"epoch": run.epoch, "step": run.step, **as_numbers(run.logs)}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}, allow_nan=False) + "\n")
 
@@ -177,7 +178,7 @@ class TensorBoardLog(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         """The epoch's numbers."""
-        values = [self._summary.Summary.Value(tag=_tag(name), simple_value=value) for name, value in run.logs.items() if name != "epoch"]
+        values = [self._summary.Summary.Value(tag=_tag(name), simple_value=value) for name, value in as_numbers(run.logs).items() if name != "epoch"]
         self._writer.add_event(self._event.Event(wall_time=time.time(), step=run.epoch, summary=self._summary.Summary(value=values)))
         self._writer.flush()
 

@@ -24,7 +24,7 @@ from gpugrad.training.checks import (
     wants_metric,
 )
 from gpugrad.training.evaluation import Metrics, autocast_factory, evaluate, flags_restored, groups, measured_by, one_number, rows_of
-from gpugrad.training.history import History, Meter
+from gpugrad.training.history import History, Meter, as_numbers
 
 
 def fit(
@@ -60,7 +60,8 @@ def fit(
         loss: ``loss(prediction, target)``, the mean over a batch: a Tensor of one element.
         train, validation: what yields batches and has a length, such as a :class:`gpugrad.data.DataLoader`. A batch is a tuple ``(x, y)``, or
             ``(*inputs, target)`` for a model of several inputs, on the model's device.
-        metrics: by name, ``f(prediction, target)``: the mean over a batch. In the logs is the mean over the examples.
+        metrics: by name, ``f(prediction, target)``: the mean over a batch. In the logs are the means over all examples, where a batch counts with its rows, also if
+            the loss has left some of them out (``ignore_index``) or weighted them.
         schedule: a learning rate schedule, stepped every "epoch" or every "step" (``schedule_every``). One that is given a number, such as
             ``ReduceLROnPlateau``, is given the log ``monitor``: "val_loss" unless stated, without validation "loss".
         accumulate: how many batches make a step of the optimizer: the gradient is that of the mean over all their examples. The last step of an
@@ -117,6 +118,7 @@ def fit(
             if schedule is not None and schedule_every == "epoch":
                 schedule.step(*[_monitored(run, monitor)] if wants_metric(schedule) else [])
             hooks("on_epoch_end", run)
+            run.logs.update(as_numbers(run.logs))
             if checkpoint is not None and (run.epoch % checkpoint_every == 0 or run.epoch == epochs or run.stop):
                 check_weights(run)
                 save_checkpoint(checkpoint, run.epoch, keep=keep, **parts)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+import gpugrad as gg
 from gpugrad import backend, nn, optim, training
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.training.callbacks import gradient_norms
@@ -59,6 +60,26 @@ def test_hooks_in_their_order():
         ("end", 2),
     ]  # fmt: skip
     assert history["mine"] == [2, 4]
+
+
+def test_what_a_callback_logs_becomes_a_number_of_python(tmp_path, capsys):
+    class Put(training.Callback):
+        def __init__(self, value):
+            self.value = value
+
+        def on_epoch_end(self, run):
+            run.logs["mine"] = self.value
+
+    for i, value in enumerate((np.float32(0.5), np.array(0.5), gg.tensor(0.5), gg.tensor([0.5], requires_grad=True), 0.5)):
+        callbacks = [Put(value), training.JsonLog(tmp_path / "log"), training.Progress()]
+        history = fit(1, callbacks, checkpoint=tmp_path / str(i))
+        assert history["mine"] == [0.5] and type(history["mine"][0]) is float
+        assert '"mine": 0.5' in (tmp_path / "log").read_text()
+        assert "mine 0.5000" in capsys.readouterr().out
+        fit(2, callbacks, checkpoint=tmp_path / str(i), resume=True)
+    for value in ("text", None, np.ones(2)):
+        with pytest.raises(TypeError, match="the log 'mine' must be a number, got"):
+            fit(1, [Put(value)])
 
 
 def test_a_callback_ends_the_training():

@@ -66,6 +66,11 @@ def test_the_last_few_are_kept(tmp_path):
     assert latest_checkpoint(tmp_path).endswith("checkpoint-12345678")
 
 
+def test_numbers_are_not_negative(tmp_path):
+    with pytest.raises(ValueError, match="the number of a checkpoint must be at least 0, got -1"):
+        save_checkpoint(tmp_path, -1)
+
+
 def test_only_checkpoints_are_removed(tmp_path):
     for name in ("checkpoint-1", "checkpoint-abcdef", "checkpoint-000001.bak", "notes.txt", "checkpoint-" + 6 * "\u0660"):
         (tmp_path / name).mkdir()
