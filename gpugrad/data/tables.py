@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NoReturn
@@ -110,7 +109,7 @@ class _Reader:
         lines = io.StringIO(text, newline=None).readlines()
         self.numbers = [i for i, line in enumerate(lines, 1) if not (line.isspace() or line.lstrip().startswith("#"))]
         self.lines = lines if len(self.numbers) == len(lines) else [lines[i - 1] for i in self.numbers]
-        self.quotes = text.count('"')
+        self.quoted = '"' in text
         if not self.lines:
             raise DataError(f"{path}: no data: the file is empty" + (", but for blank lines and comments" if lines else ""))
         if not (delimiter == "auto" or len(delimiter) == 1):
@@ -176,14 +175,14 @@ class _Reader:
     # ------------------------------------------------------------------------------------------------- how to read it
 
     def _quickly(self, target: int | None, ignored: set[int], cells: dict[str, float]) -> tuple[np.ndarray, np.ndarray] | None:
-        """By NumPy's parser; None where that finds anything wrong, or where a record may be longer than a line."""
+        """By NumPy's parser; None where that finds anything wrong, or where cells are quoted, of which it takes what is not allowed."""
         lines, numbers = (self.lines[1:], self.numbers[1:]) if self.has_header else (self.lines, self.numbers)
-        if self.quotes % 2 or not lines:
+        if not lines or (self.quoted and any('"' in line for line in lines)):
             return None
         converters: dict[int, Any] = dict.fromkeys(ignored, lambda _: 0.0)
         if target is not None:
-            converters[target] = functools.partial(_code, cells)
-        options: Any = {"converters": converters, "delimiter": self.delimiter.strip(" ") or None, "quotechar": '"' if self.quotes else None}
+            converters[target] = lambda cell: cells.setdefault(cell.strip(), len(cells))
+        options: Any = {"converters": converters, "delimiter": self.delimiter.strip(" ") or None}
         try:
             values = np.loadtxt(lines, comments=None, ndmin=2, encoding=None, **options)
         except ValueError:
@@ -194,31 +193,29 @@ class _Reader:
         return values, np.array(numbers)
 
     def _exactly(self, target: int | None, ignored: set[int], cells: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-        """Cell by cell, which finds the place of what is wrong."""
+        """By the csv module, column by column, which finds the place of what is wrong."""
         rows, lines, names = [], [], self.names
-        records = self.records()
-        if self.has_header:
-            next(records)
-        for line, record in records:
+        for line, record in islice(self.records(), int(self.has_header), None):
             if len(record) != len(names):
                 where = f", column {names[len(record)]!r}" if len(record) < len(names) else ""
                 raise DataError(f"{self.path}, line {line}{where}: {len(record)} cells, expected {len(names)} as in line {self.numbers[0]}")
-            row = []
-            for i, cell in enumerate(record):
-                if i == target:
-                    row.append(cells.setdefault(cell.strip(), len(cells)))
-                    continue
-                value = 0.0 if i in ignored else _number(cell)
-                if value is None or not math.isfinite(value):
-                    self._refuse(line, names[i], cell.strip())
-                row.append(value)
-            rows.append(row)
+            rows.append(record)
             lines.append(line)
-        return np.array(rows, np.float64).reshape(len(rows), len(names)), np.array(lines, np.int64)
+        values, wrong = np.zeros((len(rows), len(names))), []
+        for i, column in enumerate(zip(*rows)):
+            if i == target:
+                values[:, i] = [cells.setdefault(cell.strip(), len(cells)) for cell in column]
+            elif i not in ignored:
+                first = _fill(values[:, i], column)
+                wrong += [] if first is None else [(first, i)]
+        if wrong:
+            row, i = min(wrong)
+            self._refuse(lines[row], names[i], rows[row][i].strip())
+        return values, np.array(lines, np.int64)
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """The cells of each record, and the line in which it begins."""
-        if self.delimiter == " " and not self.quotes:
+        if self.delimiter == " " and not self.quoted:
             yield from zip(self.numbers, map(str.split, self.lines))
             return
         reader = csv.reader(self.lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
@@ -236,12 +233,15 @@ class _Reader:
         raise DataError(f"{self.path}, line {line}, column {column!r}: got {shown}{comma}, expected {expected}")
 
 
-def _code(cells: dict[str, float], cell: str) -> float:
-    """The number of a text, a new one for a new text."""
-    cell = cell.strip()
-    if cell.startswith('"'):
-        raise ValueError("a quoted cell behind a blank, which NumPy's parser does not know")
-    return cells.setdefault(cell, len(cells))
+def _fill(out: np.ndarray, cells: Sequence[str]) -> int | None:
+    """Write the numbers of a column; returns where the first stands that is none, or not finite."""
+    try:
+        out[:] = list(map(float, cells))
+    except ValueError:
+        out[:] = np.nan
+    if np.isfinite(out).all() and "_" not in "".join(cells):
+        return None
+    return next(i for i, cell in enumerate(cells) if (x := _number(cell)) is None or not math.isfinite(x))
 
 
 def _number(cell: str) -> float | None:
