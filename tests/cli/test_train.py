@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cli_samples import FLOWERS, flowers, write_csv
 
-from gpugrad import data, random
+from gpugrad import amp, data, random, training
 from gpugrad.cli import model_file
 from gpugrad.cli.recipes import OPTIMIZERS, SCHEDULES
 
@@ -279,6 +279,46 @@ def test_options(options, run, tiny, device, tmp_path):
     assert last(out)[0] == ("validation accuracy" if "--test" in options else "test accuracy")
 
 
+def test_options_reach_the_training(run, tiny, monkeypatch):
+    seen = {}
+    fit = training.fit
+
+    def recorded(model, loss, optimizer, batches, **options):
+        seen.update(options, loss=loss, optimizer=optimizer, batches=batches)
+        return fit(model, loss, optimizer, batches, **options)
+
+    monkeypatch.setattr(training, "fit", recorded)
+    assert run(*tiny)[0] == 0
+    assert {k: seen[k] for k in ("accumulate", "max_grad_norm", "autocast", "scaler", "ema", "validation", "checkpoint", "resume")} == {
+        "accumulate": 1, "max_grad_norm": None, "autocast": None, "scaler": None, "ema": None, "validation": None, "checkpoint": None, "resume": False,
+    }  # fmt: skip
+    assert (seen["batches"].batch_size, seen["batches"].shuffle, seen["loss"].label_smoothing) == (32, True, 0)
+    options = [
+        "--accumulate",
+        "3",
+        "--clip",
+        "0.5",
+        "--dtype",
+        "float16",
+        "--ema",
+        "0.7",
+        "--batch-size",
+        "9",
+        "--label-smoothing",
+        "0.2",
+        "--weight-decay",
+        "0.3",
+    ]
+    assert run(*tiny, *options, "--lr", "0.01")[0] == 0
+    assert (seen["accumulate"], seen["max_grad_norm"], seen["autocast"], seen["ema"].decay) == (3, 0.5, "float16", 0.7)
+    assert isinstance(seen["scaler"], amp.GradScaler)
+    assert (seen["batches"].batch_size, seen["loss"].label_smoothing) == (9, 0.2)
+    group = seen["optimizer"].param_groups[0]
+    assert (group["weight_decay"], group["initial_lr"]) == (0.3, 0.01)
+    assert run(*tiny, "--dtype", "bfloat16")[0] == 0
+    assert (seen["autocast"], seen["scaler"]) == ("bfloat16", None)
+
+
 def test_averaged_weights_are_what_is_saved(run, tiny, tmp_path):
     run(*tiny)
     plain = model_file.load(str(tmp_path / "m.safetensors"), "cpu").network.state_dict()
@@ -288,7 +328,8 @@ def test_averaged_weights_are_what_is_saved(run, tiny, tmp_path):
     assert not np.allclose(plain["0.weight"].numpy(), averaged["0.weight"].numpy())
 
 
-def test_early_stopping_keeps_the_best_weights(run, samples, tmp_path):
+@pytest.mark.parametrize("averaged", [[], ["--ema", "0.8"]], ids=["own", "averaged"])
+def test_early_stopping_keeps_the_best_weights(averaged, run, samples, tmp_path):
     command = [
         "train",
         "--data",
@@ -306,7 +347,7 @@ def test_early_stopping_keeps_the_best_weights(run, samples, tmp_path):
         "--dtype",
         "float64",
     ]
-    code, out, _ = run(*command, "--early-stopping", "3", "--log", tmp_path / "l", "--output", tmp_path / "m")
+    code, out, _ = run(*command, *averaged, "--early-stopping", "3", "--log", tmp_path / "l", "--output", tmp_path / "m")
     assert code == 0
     rows = losses(tmp_path / "l")
     assert len(rows) < 60
