@@ -21,7 +21,11 @@ Metrics = Mapping[str, Callable[[Any, Any], Any]]
 def evaluate(
     model: nn.Module, loss: Callable[[Any, Any], Any], batches: Iterable[Any], metrics: Metrics | None = None, *, autocast: Any = None
 ) -> dict[str, float]:
-    """The means of the loss and the metrics over all examples, in eval mode and without recording; the modules' ``training`` flags are restored."""
+    """The means of the loss and the metrics over all examples, in eval mode and without recording; the modules' ``training`` flags are restored.
+
+    Raises:
+        ValueError: there are no batches.
+    """
     metrics, context = metrics or {}, autocast_factory(autocast)
     meter = Meter(["loss", *metrics], operator.length_hint(batches, 1))
     with flags_restored(model), no_grad():
@@ -31,15 +35,22 @@ def evaluate(
                 prediction = model(*inputs)
                 value = loss(prediction, target)
             meter.put(number, rows_of(target), [one_number(value), *measured_by(metrics, prediction, target)])
+    if not meter.examples:
+        raise ValueError("evaluate: got no examples, expected at least one")
     return meter.means()
 
 
 def predict(model: nn.Module, inputs: Iterable[Any], *, autocast: Any = None) -> Any:
     """The model's outputs for all batches, one after the other in one plain array on the model's device: in eval mode and without recording.
 
-    ``inputs`` yields arrays, or tuples of them, which the model is called with; of a loader of ``(x, y)`` write ``(x for x, _ in loader)``.
+    ``inputs`` yields arrays, or tuples of them, which the model is called with; of a loader of ``(x, y)`` write ``(x for x, _ in loader)``. An array is one batch.
+
+    Raises:
+        ValueError: there are no batches.
     """
     context, outputs = autocast_factory(autocast), []
+    if backend.is_array(plain(inputs)):
+        inputs = [inputs]
     with flags_restored(model), no_grad():
         model.eval()
         for batch in inputs:

@@ -96,7 +96,7 @@ class Meter:
             if before is not None:
                 self._array[:number] = before
         for column, value in enumerate(values):
-            self._array[number, column] = value
+            self._array[number, column] = value.item() if type(value) is np.ndarray else value  # what is on the host is no array to CuPy
         self.weights.append(weight)
 
     @property

@@ -493,8 +493,19 @@ def test_predict_puts_the_batches_together(device, put):
     assert_array_equal(gg.Tensor(out).numpy(), model[0](put(x)).detach().numpy())
     assert model.training
     assert_array_equal(training.predict(lambda_module(), [(x, y), (x, y)]), np.concatenate([x.sum(1, keepdims=True) + y] * 2))
-    with pytest.raises(ValueError, match="no batches"):
+    assert_array_equal(training.predict(lambda_module(), (a for a in [(x, y)])), training.predict(lambda_module(), [[x, y]]))
+    assert_array_equal(gg.Tensor(training.predict(model, put(x))).numpy(), gg.Tensor(out).numpy())
+    with pytest.raises(ValueError, match="predict: got no batches"):
         training.predict(model, [])
+    with pytest.raises(ValueError, match="evaluate: got no examples"):
+        training.evaluate(model, F.mse_loss, [])
+
+
+def test_metrics_may_be_computed_on_the_host(device, put):
+    x, y = problem()
+    model = linear(device=device)
+    for kind in (float, np.float32, np.array, lambda v: gg.tensor(v)):
+        assert training.evaluate(model, F.mse_loss, batches(put(x), put(y), 4), {"two": lambda p, t: kind(2.0)})["two"] == 2.0  # noqa: B023
 
 
 def lambda_module():
