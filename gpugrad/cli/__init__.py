@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from gpugrad.cli.refusal import RefusalError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 when it failed on the way, 2 for what cannot be used, 130 when it was interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files and columns may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = make_parser().parse_args(argv)
         args.command(args)

@@ -70,6 +70,7 @@ def _mistakes(matrix: np.ndarray, classes: Sequence[str], most: int = 10) -> Ite
 
 
 def _short(name: str, width: int) -> str:
+    name = "".join(c if c.isprintable() else "?" for c in name)  # it comes from a file, and goes to a terminal
     return name if len(name) <= width else name[: max(width - 1, 0)] + "…"
 
 

@@ -14,6 +14,8 @@ from gpugrad.cli.model_file import Model
 from gpugrad.cli.refusal import RefusalError, refusing
 from gpugrad.training import metrics
 
+RESIDENT = 1 << 30  # bytes of rows that are put on the device before the training; of more, each batch
+
 
 def train(args: argparse.Namespace) -> None:
     """Train, save, and print how well it does on the test rows."""
@@ -22,6 +24,8 @@ def train(args: argparse.Namespace) -> None:
     with refusing(ValueError):
         device = backend.device_name(args.device)
     parts = examples.load(args)
+    if args.norm == "batch" and len(parts.train[0]) < 2:
+        raise RefusalError("--norm batch needs at least two rows to learn from, and there is one")
     if args.label_smoothing and parts.task == "regression":
         raise RefusalError("--label-smoothing is for classification, and this is regression: see --task")
     checkpoint = resume.Options(args, device, parts)
@@ -168,6 +172,8 @@ def _loader(part: tuple[np.ndarray, np.ndarray], model: Model, args: argparse.Na
     dtype = model.architecture["dtype"]
     x = model.inputs.transform(part[0]).astype(dtype)
     y = part[1] if model.outputs is None else model.outputs.transform(part[1]).astype(dtype)
+    if x.nbytes + y.nbytes <= RESIDENT:
+        x, y = (backend.to_device(a, device) for a in (x, y))
     n = len(x)
     size = args.batch_size or (n if args.optimizer == "lbfgs" else 32)
     if not training:

@@ -152,6 +152,11 @@ def test_the_data_is_not_written_over(run, samples):
     assert (samples / "flowers.csv").read_bytes() == before
 
 
+def test_one_row_is_too_few_for_batch_norm(run, tmp_path):
+    (tmp_path / "d.csv").write_text("a,y\n1,2.5\n2,3.5\n")
+    says(run("train", "--data", tmp_path / "d.csv", "--device", "cpu", "--norm", "batch", "--test", "0.5", "--output", tmp_path / "m"), "at least two rows")
+
+
 def test_options_about_columns_need_a_file(run):
     says(run("train", "--target", "x"), "add --data FILE")
 
@@ -322,6 +327,20 @@ def test_a_process_says_the_same(samples, tmp_path):
     done = process("train", "--data", tmp_path / "no.csv", "--output", tmp_path / "m", capture_output=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"gpugrad: there is no file '{tmp_path / 'no.csv'}'\n"
+
+
+def test_names_that_the_terminal_cannot_show(samples, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    (tmp_path / "d.csv").write_text((samples / "flowers.csv").read_text().replace("red", "r\u00f6t").replace("width", "Gr\u00f6\u00dfe"), encoding="utf-8")
+    done = process("train", "--data", tmp_path / "d.csv", "--device", "cpu", "--epochs", "1", "--output", tmp_path / "m", capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = process("evaluate", tmp_path / "m", "--data", tmp_path / "d.csv", capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "r\\xf6t" in done.stdout
+    done = process("predict", tmp_path / "m", "--data", samples / "flowers.csv", capture_output=True)
+    assert done.returncode == 2
+    assert "lacks 'Gr\\xf6\\xdfe'" in done.stderr
 
 
 def test_a_reader_that_leaves_is_no_error(samples):

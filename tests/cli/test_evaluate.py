@@ -43,6 +43,10 @@ def test_it_fits_80_columns(n, length, count):
     assert any("confusion matrix" in line or "most frequent mistakes" in line for line in lines)
 
 
+def test_names_do_not_reach_the_terminal_as_they_are():
+    assert not any("\x1b" in line or "\n" in line for line in lines_of(np.eye(2, dtype=int), ["\x1b[31mred", "two\nlines"]))
+
+
 def test_too_many_classes_give_the_worst_mistakes():
     matrix = np.diag(np.full(40, 5))
     matrix[3, 7], matrix[7, 3] = 4, 2
