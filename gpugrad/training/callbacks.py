@@ -10,7 +10,7 @@ from typing import Any
 
 from gpugrad import backend, nn
 from gpugrad.optim.optimizer import as_real, total_norm
-from gpugrad.training.history import History, Meter
+from gpugrad.training.history import History, Meter, as_numbers
 
 
 class TrainingError(RuntimeError):
@@ -169,7 +169,7 @@ class EarlyStopping(Callback):
         if self.monitor not in run.logs:
             hint = ": give fit(validation=...)" if self.monitor.startswith("val_") else ""
             raise TrainingError(f"EarlyStopping monitors {self.monitor!r}, which is not in the logs{hint}; they have {', '.join(run.logs)}")
-        value = run.logs[self.monitor]
+        value = as_numbers({self.monitor: run.logs[self.monitor]})[self.monitor]
         gain = self.best - value if self.mode == "min" else value - self.best
         if gain > self.min_delta:
             self.best, self.best_epoch, self.waited = value, run.epoch, 0
@@ -191,10 +191,17 @@ class EarlyStopping(Callback):
         return {name: getattr(self, name) for name in ("monitor", "mode", "best", "best_epoch", "waited", "stopped_epoch", "weights")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there, if it is about the same number; patience and the like may have been changed."""
-        if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
-            self.best, self.best_epoch, self.waited, self.stopped_epoch = (state[k] for k in ("best", "best_epoch", "waited", "stopped_epoch"))
-            self.weights = state["weights"] if self.restore_best else None
+        """Go on from there, if it is about the same number; patience and the like may have been changed.
+
+        Raises:
+            ValueError: not such a state.
+        """
+        monitor, mode, best, *counts, weights = (state[name] for name in self.state_dict())
+        if not isinstance(best, (int, float)) or not all(type(n) is int for n in counts) or not isinstance(weights, (dict, type(None))):
+            raise ValueError(f"the state of EarlyStopping is numbers and weights, got {best!r:.60}, {counts!r:.60} and {type(weights).__name__}")
+        if (monitor, mode) == (self.monitor, self.mode):
+            self.best, (self.best_epoch, self.waited, self.stopped_epoch) = best, counts
+            self.weights = weights if self.restore_best else None
 
 
 def direction(monitor: str, mode: str) -> str:

@@ -125,13 +125,19 @@ def from_json(text: str | bytes) -> Any:
     """What strict JSON says.
 
     Raises:
-        ValueError: it is not JSON, has NaN or an integer of thousands of digits in it, or is nested too deeply.
+        ValueError: it is not JSON, has NaN, a float that is too large or an integer of thousands of digits in it, or is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text:.60} is too large for a float")
+    return number

@@ -71,7 +71,7 @@ def test_what_a_callback_logs_becomes_a_number_of_python(tmp_path, capsys):
             run.logs["mine"] = self.value
 
     for i, value in enumerate((np.float32(0.5), np.array(0.5), gg.tensor(0.5), gg.tensor([0.5], requires_grad=True), 0.5)):
-        callbacks = [Put(value), training.JsonLog(tmp_path / "log"), training.Progress()]
+        callbacks = [Put(value), training.JsonLog(tmp_path / "log"), training.Progress(), training.EarlyStopping("mine")]
         history = fit(1, callbacks, checkpoint=tmp_path / str(i))
         assert history["mine"] == [0.5] and type(history["mine"][0]) is float
         assert '"mine": 0.5' in (tmp_path / "log").read_text()

@@ -326,6 +326,7 @@ def about(**state):
         b"9" * 10_000,
         b"NaN",
         b'{"format": "gpugrad checkpoint 1", "state": {"x": Infinity}}',
+        b'{"format": "gpugrad checkpoint 1", "state": {"x": 1e999}}',
         b"null",
         b"3",
         b"\x00\xff",
@@ -359,11 +360,13 @@ def test_hostile_text_is_refused_in_a_line(tmp_path, content):
     assert len(one_line(error)) < 500
 
 
+EARLY = {"monitor": "loss", "mode": "min", "best": 1.0, "best_epoch": 1, "waited": 0, "stopped_epoch": 0, "weights": None}
 HOSTILE_PARTS = [
     {"run": {"epoch": "three", "step": 1}}, {"run": {"epoch": 10**30, "step": 1}}, {"run": {"epoch": -1, "step": 1}}, {"run": {"epoch": True, "step": 1}},
     {"run": [1]}, {"run": None}, {"history": {"rows": [{"loss": "low"}]}}, {"history": {"rows": 3}}, {"history": 3}, {"generator": {"counter": [-1]}},
     {"generator": {"bit_generator": {"__class__": "x"}}}, {"optimizer": {"state": [], "param_groups": 1}}, {"optimizer": {"param_groups": []}}, {"optimizer": "x"},
     {"model": {}}, {"model": {"0.weight": "x"}}, {"model": 4}, {"callbacks": [1]}, {"callbacks": {"EarlyStopping.0": {}}}, {"callbacks": {"EarlyStopping.0": 1}},
+    *({"callbacks": {"EarlyStopping.0": {**EARLY, **bad}}} for bad in ({"best": "x"}, {"waited": None}, {"weights": 3}, {"best_epoch": 1.5})),
 ]  # fmt: skip
 
 
