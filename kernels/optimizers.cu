@@ -9,13 +9,13 @@
 struct Sgd : Common {
     acc lr, momentum, keep, nesterov;
     __device__ __forceinline__ void operator()(acc (&x)[3], const bool (&has)[3]) const {
+        const acc start = shrink != 1 ? shrink * x[0] : x[0];
         acc step = x[1];
         if (has[2]) {
             x[2] = momentum * x[2] + keep * step;
             step = nesterov != 0 ? step + momentum * x[2] : x[2];
         }
-        if (shrink != 1) x[0] *= shrink;
-        x[0] = x[0] - lr * step;
+        x[0] = start - lr * step;
     }
 };
 
