@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -132,35 +131,47 @@ def takes_rows(dataset: Any) -> bool:
 
 def fetch(dataset: Dataset, rows: Any) -> Any:
     """The batch of those rows: a tuple of arrays, or a dict where the examples are dicts."""
-    batch = dataset[rows] if takes_rows(dataset) else collate([dataset[i] for i in rows.tolist()])
-    return tree.map_leaves(untracked, batch if isinstance(batch, (tuple, dict)) else tuple(batch) if isinstance(batch, list) else (batch,))
+    batch = tree.map_leaves(untracked, dataset[rows]) if takes_rows(dataset) else collate([dataset[i] for i in rows.tolist()])
+    return tuple(batch) if isinstance(batch, list) else batch if isinstance(batch, (tuple, dict)) else (batch,)
 
 
 def collate(examples: Sequence[Any]) -> Any:
-    """One nest of arrays, with the examples along the first axis of each, from a sequence of nests of one structure.
+    """One nest of arrays, with the examples along the first axis of each, from examples that are nests (tuple, list, dict) of one structure.
 
-    Numbers become an array; Python's floats have :func:`gpugrad.get_default_dtype`. Examples that are lists make a tuple, a single array a tuple of one.
+    Numbers become an array; Python's floats have :func:`gpugrad.get_default_dtype`.
 
     Raises:
         ValueError: examples of several structures or shapes.
         TypeError: neither arrays nor numbers.
     """
-    nests = [e if isinstance(e, (tuple, dict)) else tuple(e) if isinstance(e, list) else (e,) for e in examples]
-    leaves, structure = tree.flatten(nests[0])
-    columns = [leaves, *(tree.flatten_like(nest, structure, f"example {i} of a batch") for i, nest in enumerate(nests[1:], 1))]
-    return tree.unflatten(structure, [_stack(column) for column in zip(*columns, strict=True)])
+    first = examples[0]
+    if not isinstance(first, (tuple, list, dict)):
+        return _stack(examples)
+    for i, e in enumerate(examples):
+        if type(e) is not type(first) or len(e) != len(first) or (isinstance(first, dict) and set(e) != set(first)):
+            raise ValueError(f"the examples of a batch must have one structure, got {_outline(first)} and, as number {i}, {_outline(e)}")
+    if isinstance(first, dict):
+        return {name: collate([e[name] for e in examples]) for name in first}
+    parts = [collate(column) for column in zip(*examples)]
+    return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
 
 
-def _stack(values: tuple[Any, ...]) -> Any:
-    first = plain(values[0])
+def _outline(example: Any) -> str:
+    return f"{type(example).__name__} " + (
+        f"of {list(example)}" if isinstance(example, dict) else f"of {len(example)}" if isinstance(example, (tuple, list)) else ""
+    )
+
+
+def _stack(values: Sequence[Any]) -> Any:
+    first = values[0]
     if isinstance(first, (bool, int, float, complex, np.generic)):
         array = backend.asarray(list(values))
         return array.astype(get_default_dtype()) if type(first) is float and array.dtype == np.float64 else array
-    arrays = [backend.asarray(untracked(v)) for v in values]
+    arrays = values if all(type(v) is np.ndarray for v in values) else [untracked(v) for v in values]
     odd = next((a.shape for a in arrays if a.shape != arrays[0].shape), None)
     if odd is not None:
         raise ValueError(f"the examples of a batch must have one shape, got {arrays[0].shape} and {odd}: pad them, or use batch_size=1")
-    return backend.namespace(arrays[0]).stack(arrays)
+    return untracked(backend.namespace(arrays[0]).stack(arrays))
 
 
 def untracked(x: Any) -> Any:
@@ -175,15 +186,3 @@ def untracked(x: Any) -> Any:
     if array.dtype.kind in "OSUmM":
         raise TypeError(f"expected numbers, got an array of {array.dtype}")
     return array
-
-
-def length(dataset: Any) -> int:
-    """``len(dataset)``, at least 1.
-
-    Raises:
-        ValueError: it is empty.
-    """
-    n = operator.index(len(dataset))
-    if not n:
-        raise ValueError(f"the dataset is empty: {type(dataset).__name__} of length 0")
-    return n

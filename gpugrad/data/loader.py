@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import backend, random, tree
-from gpugrad.data.dataset import Subset, TensorDataset, as_dataset, fetch, length
+from gpugrad.data.dataset import Subset, TensorDataset, as_dataset, fetch
 from gpugrad.data.prefetch import in_background, uploaded
 from gpugrad.tape import plain
 
@@ -60,9 +60,10 @@ class DataLoader:
         if prefetch is not None and operator.index(prefetch) < 0:
             raise ValueError(f"prefetch must be 0 (no thread) or the number of batches to fetch ahead, got {prefetch}")
         self.prefetch = prefetch
-        if drop_last and length(self.dataset) < self.batch_size:
+        if not len(self.dataset):
+            raise ValueError(f"the dataset is empty: {type(self.dataset).__name__} of length 0")
+        if not len(self):
             raise ValueError(f"drop_last leaves no batch: the dataset has {len(self.dataset)} examples, batch_size is {batch_size}")
-        length(self.dataset)
         self._epoch: dict[str, Any] | None = None  # where an iteration stands: the generator's state before it, and the batches handed out
         self._running: object | None = None  # the iteration that does
 
@@ -120,10 +121,12 @@ class DataLoader:
 
     def _depth(self, dataset: Any, home: str) -> int:
         """How many batches to fetch ahead."""
-        if home != "cpu" or self.prefetch == 0:
+        if home != "cpu":
             return 0
+        if self.prefetch is not None:
+            return self.prefetch
         small = type(dataset) is TensorDataset and self.batch_size * sum(a.nbytes // len(a) for a in dataset.arrays) < LEAST
-        return 2 if self.prefetch is None and not (small and self.device in (None, "cpu")) else self.prefetch or 0
+        return 0 if small and self.device in (None, "cpu") else 2
 
     def _moved(self, batch: Any) -> Any:
         return batch if self.device is None else tree.map_leaves(lambda x: backend.to_device(x, self.device), batch)

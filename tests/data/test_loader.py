@@ -172,8 +172,16 @@ def test_a_dataset_may_take_rows_at_once():
 def test_examples_that_do_not_fit_together():
     with pytest.raises(ValueError, match=r"must have one shape, got \(2,\) and \(3,\): pad them"):
         list(DataLoader([np.ones(2), np.ones(3)], 2))
-    with pytest.raises(ValueError, match="example 1 of a batch must be a nest of the same structure"):
-        list(DataLoader([(1, 2), (1,)], 2))
+    for examples, what in (
+        ([(1, 2), (1,)], "tuple of 2 and, as number 1, tuple of 1"),
+        ([{"x": 1}, {"x": 1}, {"y": 1}], r"dict of \['x'\] and, as number 2, dict of \['y'\]"),
+        ([(1, 2), 3], "tuple of 2 and, as number 1, int"),
+        ([(1, (2, 3)), (1, (2,))], "tuple of 2 and, as number 1, tuple of 1"),
+    ):
+        with pytest.raises(ValueError, match=f"must have one structure, got {what}"):
+            list(DataLoader(examples, 4))
+    with pytest.raises(TypeError, match="expected numbers, got an array of object"):
+        list(DataLoader([np.array([None])], 1))
     with pytest.raises(TypeError, match="cannot make an array of str"):
         list(DataLoader([("a", 1), ("b", 1)], 2))
     with pytest.raises(TypeError, match=r"requires grad.*\.detach\(\)"):
