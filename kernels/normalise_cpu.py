@@ -20,19 +20,10 @@ def _summing(f: Any) -> Any:
 
 
 @_summing
-def _total(x, i, shift):  # type: ignore[no-untyped-def]
+def _total(x, i):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(x.shape[1]):
-        total += x[i, j] - shift
-    return total
-
-
-@_summing
-def _squares(x, i, shift):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for j in range(x.shape[1]):
-        c = x[i, j] - shift
-        total += c * c
+        total += x[i, j]
     return total
 
 
@@ -44,27 +35,50 @@ def _product(x, y, i):  # type: ignore[no-untyped-def]
     return total
 
 
+@jit.inlined
+def _deviation(x, mean, drift):  # type: ignore[no-untyped-def]
+    """x - mean - drift, in this order. It does not take part in the liberties of the sums: in those the mean and the drift might be added up first."""
+    return (x - mean) - drift
+
+
+@_summing
+def _deviations(x, i, mean):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for j in range(x.shape[1]):
+        total += _deviation(x[i, j], mean, 0.0)
+    return total
+
+
+@_summing
+def _squares(x, i, mean, drift):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for j in range(x.shape[1]):
+        c = _deviation(x[i, j], mean, drift)
+        total += c * c
+    return total
+
+
 @jit.compiled
 def _rows(x, h, v, m, eps, start, stop):  # type: ignore[no-untyped-def]
     n = x.shape[1]
     for i in range(start, stop):
-        mean = 0.0
+        mean = drift = 0.0
         if m.size:
-            mean = _total(x, i, 0.0) / n
-            mean += _total(x, i, mean) / n
-            m[i] = mean
-        var = _squares(x, i, mean) / n
+            mean = _total(x, i) / n
+            drift = _deviations(x, i, mean) / n
+            m[i] = mean + drift
+        var = _squares(x, i, mean, drift) / n
         v[i] = var
         r = 1 / np.sqrt(var + eps)
         for j in range(n):
-            h[i, j] = (x[i, j] - mean) * r
+            h[i, j] = _deviation(x[i, j], mean, drift) * r
 
 
 @jit.compiled
 def _slope_rows(d, h, r, y, centred, start, stop):  # type: ignore[no-untyped-def]
     n = d.shape[1]
     for i in range(start, stop):
-        mean = d.dtype.type(_total(d, i, 0.0) / n if centred else 0.0)
+        mean = d.dtype.type(_total(d, i) / n if centred else 0.0)
         product, scale = d.dtype.type(_product(h, d, i) / n), r[i]
         for j in range(n):
             y[i, j] = scale * (d[i, j] - mean - h[i, j] * product)
@@ -125,16 +139,15 @@ def _columns(x, h, v, m, eps, sums, start, stop):  # type: ignore[no-untyped-def
             mean[j] /= n
     _column_squares(x, mean, drift, scale, start, stop)
     for j in range(start, stop):
-        off = drift[j] / n if m.size else 0.0
-        var = scale[j] / n - off * off
+        drift[j] = drift[j] / n if m.size else 0.0
+        var = scale[j] / n - drift[j] * drift[j]
         if m.size:
-            mean[j] += off
-            m[j] = mean[j]
+            m[j] = mean[j] + drift[j]
         v[j] = var
         scale[j] = 1 / np.sqrt(var + eps)
     for i in range(n):
         for j in range(start, stop):
-            h[i, j] = (x[i, j] - mean[j]) * scale[j]
+            h[i, j] = _deviation(x[i, j], mean[j], drift[j]) * scale[j]
 
 
 @jit.compiled

@@ -47,6 +47,13 @@ def test_a_large_mean_costs_no_digits(twin: str, axis: int, mean: float) -> None
 
 @every_twin
 @either_axis
+def test_float64_too_subtracts_what_the_rounding_of_the_mean_leaves(twin: str, axis: int) -> None:
+    x = RNG.normal(1e10, 1, (300, 257))
+    assert_allclose(run(twin, x, axis)[0], truth(x, axis)[0].astype(float), rtol=0, atol=3e-9)  # the mean itself is rounded to 1e-6
+
+
+@every_twin
+@either_axis
 @pytest.mark.parametrize("value", [0.0, 0.1, 10000.1, -1e30])
 def test_constants_become_zero(twin: str, axis: int, value: float) -> None:
     """Not what the rounding of the mean leaves, divided by the root of eps."""

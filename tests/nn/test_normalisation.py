@@ -146,6 +146,14 @@ def test_backward_works_after_later_updates_of_the_running_values():
     again.sum().backward()  # two passes before one backward, as in a GAN
 
 
+def test_backward_notices_that_running_values_it_saved_have_changed():
+    layer, t = nn.BatchNorm1d(3), gg.tensor(np.ones(3, np.float32), requires_grad=True)
+    y = gg.sum(t * layer.running_mean)
+    layer(np.eye(3, dtype=np.float32))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
 def test_reset_running_stats_and_representations():
     layer = nn.BatchNorm1d(3, momentum=None)
     layer(RNG.normal(size=(4, 3)).astype(np.float32))
@@ -293,8 +301,10 @@ def test_the_mask_is_read_off_the_generators_stream(size, device, put):
 
 def test_a_stretch_of_the_stream_after_other_numbers():
     """What was left of a block of four words is passed over, and the state can be saved in between."""
-    own = gg.random.Generator(2)
+    own, stream = gg.random.Generator(2), gg.random.Generator(2).uniform(size=4 + 4 * 13 + 1).numpy()
     own.uniform(size=3)
+    F.dropout(np.ones(100, np.float32), 0.5, generator=own)
+    assert own.uniform().item() == stream[-1]
     saved = own.state_dict()
     masks = [F.dropout(np.ones(100, np.float32), 0.5, generator=own) for _ in range(2)]
     own.load_state_dict(saved)
