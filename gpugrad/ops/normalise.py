@@ -27,6 +27,8 @@ Axes = tuple[int, ...]
 
 def _as_matrix(x: Any, axes: Axes) -> tuple[Any, int]:
     """x as a matrix whose columns (0) or rows (1) are what is normalised: a view where the axes are the first or the last ones."""
+    if x.ndim == 2 and len(axes) == 1:
+        return x, axes[0]
     count = math.prod([x.shape[i] for i in axes])
     if axes[-1] == x.ndim - 1 and axes[0] == x.ndim - len(axes):
         return x.reshape(x.size // count if count else math.prod(x.shape[: axes[0]]), count), 1
@@ -37,6 +39,8 @@ def _as_matrix(x: Any, axes: Axes) -> tuple[Any, int]:
 
 def _as_before(y: Any, shape: tuple[int, ...], axes: Axes, axis: int) -> Any:
     """The inverse of _as_matrix."""
+    if y.shape == shape:
+        return y
     if axis == 1:
         return y.reshape(shape)
     order = [*axes, *[i for i in range(len(shape)) if i not in axes]]
