@@ -322,8 +322,8 @@ def test_prefetch_works_ahead_by_its_number_and_no_more():
     dataset = Squares(40)
     running = iter(DataLoader(dataset, 2, prefetch=3))
     next(running)
-    for _ in range(100):
-        time.sleep(0.002)
+    for _ in range(1000):
+        time.sleep(0.005)
         if len(dataset.asked) >= 8:
             break
     time.sleep(0.01)
@@ -579,6 +579,22 @@ def test_work_of_a_dataset_on_the_gpu_runs_on_the_consumers_stream(fake_cupy):
 
 def test_repr_says_what_it_is():
     assert repr(loader(shuffle=True)) == "DataLoader(TensorDataset(int64(10,)), batch_size=4, shuffle=True, drop_last=False): 3 batches"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["null stream", "own stream", "per-thread stream"])
+def test_on_a_gpu_that_lags_behind_nothing_is_read_or_overwritten_too_early(which):
+    cp = backend.cupy()
+    x = np.random.default_rng(0).integers(0, 100, (4096, 2048)).astype(np.float32)
+    with streams(cp)[which]:
+        busy, seen = cp.ones((1024, 1024), np.float32), []
+        for (batch,) in DataLoader(x, 256, device="cuda", prefetch=3):
+            for _ in range(20):
+                busy = busy @ busy * np.float32(1 / 1024)
+            seen.append(batch.sum(axis=1))  # exact: integers below 2^24
+            del batch  # its memory goes back to the pool while the GPU still works on it
+        got = cp.concatenate(seen).get()
+    assert_array_equal(got, x.sum(axis=1))
 
 
 # ------------------------------------------------------------------------------------------------- minibatches
