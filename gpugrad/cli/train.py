@@ -37,11 +37,13 @@ def train(args: argparse.Namespace) -> None:
     model.about |= {"seed": args.seed, "epochs": len(history), "options": checkpoint.options, "scores": dict(scores(model, parts))}
     files.saving("--output", args.output, lambda: model_file.save(args.output, model))
     print(f"saved {args.output}")
-    if args.plot:
-        files.saving("--plot", args.plot, lambda: training.plot_history(history, args.plot))
-        print(f"plotted {args.plot}")
-    for name, value in model.about["scores"].items():
-        print(f"{name}: {value}")
+    try:
+        if args.plot:
+            files.saving("--plot", args.plot, lambda: training.plot_history(history, args.plot))
+            print(f"plotted {args.plot}")
+    finally:  # a picture that cannot be saved does not take the scores with it
+        for name, value in model.about["scores"].items():
+            print(f"{name}: {value}")
 
 
 # ------------------------------------------------------------------------------------------------- before
@@ -144,7 +146,7 @@ def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: s
     except training.CheckpointError as error:
         raise RefusalError(error, 1) from None
     except OSError as error:
-        raise RefusalError(f"cannot write {error.filename or 'a file'}: {error.strerror or error}", 1) from None
+        raise RefusalError(f"cannot write {error.filename or args.log or args.tensorboard!r}: {error.strerror or error}", 1) from None
     if ema is not None and not args.early_stopping:  # which has put back the best averages itself
         ema.copy_to(model.network)
     return history

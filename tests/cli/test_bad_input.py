@@ -285,10 +285,21 @@ def test_a_full_disk_leaves_what_was_there(run, samples, tiny, tmp_path, monkeyp
     says(run(*tiny), "cannot write", 1)
     says(run("predict", samples / "flowers.safetensors", "--data", samples / "flowers.csv", "--output", tmp_path / "p.csv"), "No space left on device", 1)
     says(run(*tiny, "--checkpoint", tmp_path / "run"), "No space left on device", 1)
-    says(run(*tiny, "--log", tmp_path / "l.jsonl"), "No space left on device", 1)
+    says(run(*tiny, "--log", tmp_path / "l.jsonl"), f"cannot write '{tmp_path / 'l.jsonl'}': No space left on device", 1)
     assert (tmp_path / "m.safetensors").read_text() == (tmp_path / "p.csv").read_text() == "before"
     assert not list(tmp_path.glob("*.partial"))
     assert os.listdir(tmp_path / "run") == []
+
+
+def test_scores_are_said_even_if_the_picture_cannot_be_saved(run, tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(training, "plot_history", full)
+    result = run(*tiny, "--plot", tmp_path / "p.png")
+    says(result, f"--plot: cannot write '{tmp_path / 'p.png'}': No space left on device", 1)
+    assert result[1].splitlines()[-1].startswith("test accuracy: ")
+    assert (tmp_path / "m.safetensors").exists()
 
 
 def test_out_of_memory(run, tiny, monkeypatch):
