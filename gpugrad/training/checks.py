@@ -12,7 +12,7 @@ import numpy as np
 from gpugrad.optim import LBFGS
 from gpugrad.optim.optimizer import as_real, total_norm
 from gpugrad.tape import Tensor, is_inexact, plain
-from gpugrad.training.callbacks import Run, TrainingError
+from gpugrad.training.run import Run, TrainingError
 
 
 def check_counts(**counts: Any) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from gpugrad import io
-from gpugrad.training.callbacks import Callback, Run
 from gpugrad.training.history import as_numbers
+from gpugrad.training.run import Callback, Run
 
 
 class Progress(Callback):

@@ -10,7 +10,6 @@ from typing import Any
 
 from gpugrad import nn, random
 from gpugrad.tape import plain
-from gpugrad.training.callbacks import Callback, Callbacks, Run, TrainingError
 from gpugrad.training.checkpoint import CheckpointError, checkpoints, find_latest, prepare, restore, save_checkpoint
 from gpugrad.training.checks import (
     check_batches,
@@ -25,6 +24,7 @@ from gpugrad.training.checks import (
 )
 from gpugrad.training.evaluation import Metrics, autocast_factory, evaluate, flags_restored, groups, measured_by, one_number, rows_of
 from gpugrad.training.history import History, Meter, as_numbers
+from gpugrad.training.run import Callback, Callbacks, Run, TrainingError
 
 
 def fit(
