@@ -9,7 +9,8 @@ from gpugrad.optim.clip import clip_grad_value_
 from gpugrad.optim.lbfgs import LBFGS
 from gpugrad.optim.lion import Lion
 from gpugrad.optim.nadam import NAdam
-from gpugrad.optim.optimizer import Optimizer, clip_grad_norm_
+from gpugrad.optim.norm import clip_grad_norm_
+from gpugrad.optim.optimizer import Optimizer
 from gpugrad.optim.rmsprop import RMSprop
 from gpugrad.optim.sgd import SGD
 

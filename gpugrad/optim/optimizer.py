@@ -11,12 +11,12 @@ from numpy import ndarray
 
 from gpugrad import backend, tape
 from gpugrad.autograd import enable_grad
-from gpugrad.kernels.lists import clip_coefficient
-from gpugrad.kernels.optimizers import grad_norm
+from gpugrad.kernels.lists import Arrays, clip_coefficient
 from gpugrad.nn.module import clear_grad
+from gpugrad.optim.norm import as_real, scaled, total_norm
+from gpugrad.optim.state import fitted, is_stored, options_like, storable
 from gpugrad.tape import Tensor
 
-Arrays = list[Any]
 States = list[dict[str, Any]]
 
 _NOT_NEGATIVE = {"lr", "eps", "weight_decay", "momentum", "lr_decay", "initial_accumulator_value", "momentum_decay"}
@@ -30,7 +30,7 @@ class Optimizer:
         params: Tensors, or groups: dicts with Tensors under ``params`` and options of their own.
         defaults: the options of groups that do not state them.
         max_grad_norm: if the L2 norm of all gradients of all groups together is larger, the step is that of gradients scaled down to it; those in
-            ``.grad`` stay as they are. nan and inf as in :func:`clip_grad_norm_`. May be changed between steps, and is not part of the state.
+            ``.grad`` stay as they are. nan and inf as in :func:`gpugrad.optim.clip_grad_norm_`. May be changed between steps, and is not part of the state.
 
     ``state[p]`` is what is remembered of parameter ``p``; the options in ``param_groups`` may be changed between steps. ``lr`` may be an array of no axes
     or a Tensor on the device of the parameters: what is written into it counts from the next step on, a recorded step included.
@@ -87,7 +87,7 @@ class Optimizer:
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError for options that make no sense. Those in device memory are not looked at."""
         for name, value in group.items():
-            if name in _NOT_NEGATIVE and not _is_stored(value) and not value >= 0:
+            if name in _NOT_NEGATIVE and not is_stored(value) and not value >= 0:
                 raise ValueError(f"invalid {name}: got {value}, expected at least 0")
             if name in _FRACTIONS and not 0 <= value <= 1:
                 raise ValueError(f"invalid {name}: got {value}, expected a number from 0 to 1")
@@ -118,7 +118,7 @@ class Optimizer:
                     self.clip = {"norm": backend.to_device(norm, backend.device_of(params[0])), "max_norm": self.max_grad_norm}
                     if not self.clips:
                         c = clip_coefficient(**self.clip)
-                        grads = [_scaled(g, c, backend.namespace(g).empty_like(g)) for g in grads]
+                        grads = [scaled(g, c, backend.namespace(g).empty_like(g)) for g in grads]
                 self.update(params, grads, states, group)
                 tape.mark_mutated(*params, *[a for s in states for a in s.values() if backend.is_array(a)])
         return loss
@@ -207,9 +207,9 @@ class Optimizer:
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = {p: i for i, p in enumerate(params)}
         return {
-            "state": {numbers[p]: {k: _storable(k, v) for k, v in s.items()} for p, s in self.state.items()},
+            "state": {numbers[p]: {k: storable(k, v) for k, v in s.items()} for p, s in self.state.items()},
             "param_groups": [
-                {**{k: _storable(k, v) for k, v in group.items() if k != "params"}, "params": [numbers[p] for p in group["params"]]}
+                {**{k: storable(k, v) for k, v in group.items() if k != "params"}, "params": [numbers[p] for p in group["params"]]}
                 for group in self.param_groups
             ],
         }
@@ -228,28 +228,18 @@ class Optimizer:
             raise ValueError(f"loaded state dict has parameter groups of sizes {got}, expected {own}")
         numbers = [int(i) for group in state_dict["param_groups"] for i in group["params"]]
         params = dict(zip(numbers, (p for group in self.param_groups for p in group["params"]), strict=True))
-        options = [{**group, **_options(saved, group)} for group, saved in zip(self.param_groups, state_dict["param_groups"])]
+        strangers = {int(i) for i in state_dict["state"]} - set(params)
+        if strangers:
+            raise ValueError(f"loaded state dict remembers something of the parameters {sorted(strangers)}, which are in none of its groups")
+        options = [{**group, **options_like(saved, group)} for group, saved in zip(self.param_groups, state_dict["param_groups"])]
         for group in options:
             self.check(group)
-        state = {params[int(i)]: {k: self._fitted(params[int(i)], k, v) for k, v in s.items()} for i, s in state_dict["state"].items()}
+        fit = lambda p, k, v: self.numbers[k](tape.plain(v)) if k in self.numbers else fitted(p, k, v)
+        state = {params[int(i)]: {k: fit(params[int(i)], k, v) for k, v in s.items()} for i, s in state_dict["state"].items()}
         self._store_numbers([p for group in options if group.get("capturable") for p in group["params"]], state)
         self.state = state
         for group, new in zip(self.param_groups, options):
             group.update(new)
-
-    def _fitted(self, p: Tensor, name: str, value: Any) -> Any:
-        """What is remembered of ``p`` as a state dict has it, on the device and of the dtype of ``p``; a number as one of Python."""
-        value = tape.plain(value)
-        if name in self.numbers:
-            return self.numbers[name](value)
-        if not backend.is_array(value):
-            return value
-        like = as_real(p.data)
-        if value.dtype.kind == "c" and value.shape == p.shape:
-            value = as_real(value)
-        if value.shape != like.shape:
-            raise ValueError(f"loaded state dict has {name} of shape {value.shape}, expected {like.shape}")
-        return backend.asarray(value, like.dtype, p.device, copy=True)
 
     def _store_numbers(self, params: list[Tensor], state: dict[Tensor, dict[str, Any]]) -> None:
         """Put the numbers of these parameters into device memory; parameters in which all of them are alike share them."""
@@ -305,93 +295,3 @@ def partition(keys: list[Any], *columns: list[Any]) -> Iterator[tuple[list[Any],
         return
     for key in distinct:
         yield tuple([x for k, x in zip(keys, column) if k == key] for column in columns)
-
-
-# ------------------------------------------------------------------------------------------------- the norm of all gradients
-
-
-def clip_grad_norm_(params: Any, max_norm: float, error_if_nonfinite: bool = False) -> Tensor:
-    """Scale the gradients of Tensors in place so that the L2 norm of all of them together is at most ``max_norm``; returns the norm before that, in float64.
-
-    They are multiplied by ``min(1, max_norm / (norm + 1e-6))``, as in PyTorch: a norm of nan makes all of them nan; an infinite norm makes the infinite
-    ones nan and the others 0. The norm of float64 gradients beyond 1e154 is infinite.
-
-    Raises:
-        RuntimeError: the norm is nan or infinite, if ``error_if_nonfinite``; nothing has been changed.
-    """
-    params = [params] if type(params) is Tensor else params
-    grads = list({id(g): g for p in params if p.grad is not None for g in [p.grad.data]}.values())
-    norm = total_norm([as_real(g) for g in grads])
-    if error_if_nonfinite and not np.isfinite(float(norm)):
-        raise RuntimeError(
-            f"the norm of the gradients is {float(norm)}, so they cannot be clipped; pass error_if_nonfinite=False to scale them by it nevertheless"
-        )
-    for g in grads:
-        c = clip_coefficient(backend.to_device(norm, backend.device_of(g)), max_norm)
-        _scaled(g, c, g)
-        tape.mark_mutated(g)
-    return Tensor(norm)
-
-
-def total_norm(arrays: Arrays) -> Any:
-    """The L2 norm of all elements of real arrays of any dtypes and devices: float64, of no axes, on the first one's device."""
-    together: dict[Any, Arrays] = {}
-    for a in arrays:
-        together.setdefault((a.dtype, None if type(a) is ndarray else backend.device_of(a)), []).append(a)
-    norms = []
-    for same in together.values():
-        with nullcontext() if type(same[0]) is ndarray else same[0].device:
-            norms.append(grad_norm(same))
-    if len(norms) < 2:
-        return norms[0] if norms else np.zeros(())
-    return grad_norm([backend.to_device(n, backend.device_of(norms[0])) for n in norms])
-
-
-# ------------------------------------------------------------------------------------------------- arrays and numbers
-
-
-def as_real(a: Any) -> Any:
-    """A complex array as a real one with a last axis of length 2, sharing memory: its two parts are optimized like any other numbers."""
-    return a if a.dtype.kind != "c" else a[..., None].view(a.real.dtype)
-
-
-def _scaled(g: Any, c: Any, out: Any) -> Any:
-    """``c g``, of 16-bit floats by way of float32."""
-    return np.multiply(g, c.astype(np.promote_types(g.dtype, np.float32)), out=out, casting="same_kind")
-
-
-def _is_stored(x: Any) -> bool:
-    return backend.is_array(tape.plain(x))
-
-
-def _storable(name: str, value: Any) -> Any:
-    """A value of a state dict: an array as a Tensor, a number of NumPy as one of Python."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or type(value) is Tensor or isinstance(value, (bool, int, float, complex, str)):
-        return value
-    if backend.is_array(value):
-        return Tensor(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_storable(name, v) for v in value])
-    if isinstance(value, dict):
-        return {k: _storable(name, v) for k, v in value.items()}
-    raise TypeError(
-        f"{name} is a {type(value).__name__}, which a state dict cannot hold; expected an array, a number, a string, None, or lists, tuples or dicts of these"
-    )
-
-
-def _options(saved: Mapping[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the options of a saved group, in the form in which ``group`` has them: tuples as tuples, what is in device memory on the parameters' device."""
-    options = {}
-    for name, value in saved.items():
-        if name == "params":
-            continue
-        if _is_stored(value):
-            device = group["params"][0].device if group["params"] else None
-            array = backend.asarray(tape.plain(value), device=device, copy=True)
-            value = Tensor(array) if type(value) is Tensor and not backend.is_array(group.get(name)) else array
-        elif isinstance(value, list):
-            value = tuple(value) if isinstance(group.get(name), tuple) else list(value)
-        options[name] = value
-    return options

@@ -324,6 +324,9 @@ def test_loading_a_state_that_does_not_fit_changes_nothing():
     o = optim.Adam([q])
     with pytest.raises(ValueError, match=r"exp_avg of shape \(3,\), expected \(2,\)"):
         o.load_state_dict(saved)
+    saved["state"] = {0: {}, 7: {}}
+    with pytest.raises(ValueError, match=r"remembers something of the parameters \[7\], which are in none of its groups"):
+        o.load_state_dict(saved)
     assert not o.state
     assert o.param_groups[0]["lr"] == 1e-3
 
