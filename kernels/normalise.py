@@ -116,5 +116,5 @@ def _slope_samples(rng: np.random.Generator, dtype: Any) -> Samples:
     return found
 
 
-standardize = Kernel("standardize", _standardize, cpu="normalise_cpu:standardize", cuda=_cuda_standardize, samples=_samples)
-slope = Kernel("slope", _slope, cpu="normalise_cpu:slope", cuda=_cuda_slope, samples=_slope_samples)
+standardize = Kernel("standardize", _standardize, cpu="normalise_cpu:standardize", cuda=_cuda_standardize, samples=_samples, at_least=256)
+slope = Kernel("slope", _slope, cpu="normalise_cpu:slope", cuda=_cuda_slope, samples=_slope_samples, at_least=256)

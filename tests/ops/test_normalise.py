@@ -163,6 +163,14 @@ def test_errors():
             F.layer_norm(np.ones((2, 3), dtype), 3)
 
 
+def test_the_tape_keeps_h_and_not_x():
+    x = gg.tensor(RNG.normal(size=(4, 3)), requires_grad=True)
+    h = standardize(x, axes=(0,), eps=0.1, centred=True)[0]
+    (call,) = h.node.parents
+    assert call.vals == [None]
+    assert call.y[0] is h.value
+
+
 def test_third_derivatives():
     x = RNG.normal(size=(3, 2))
     check_grads(lambda x: gg.sin(standardize(x, axes=(0,), eps=0.1, centred=True)[0]), (x,), order=3)
