@@ -217,8 +217,11 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        name, count = type(self).__name__, sum(p.size for p in self.parameters())
-        note = f"  # {count:,} parameter{'' if count == 1 else 's'}" if count else ""
+        name = type(self).__name__
+        trained = sum(p.size for p in self.parameters())
+        frozen = sum(t.size for _, t, declared in self._tensors() if not (declared or t.requires_grad) and is_inexact(t.dtype))
+        counts = [f"{trained:,} parameter{'' if trained == 1 else 's'}"] * (trained > 0) + [f"{frozen:,} frozen"] * (frozen > 0)
+        note = "  # " + ", ".join(counts) if counts else ""
         lines = [f"({path}): {m!r}".replace("\n", "\n  ") for path, m in self.named_children()]
         if not lines:
             return f"{name}({self.extra_repr()}){note}"

@@ -153,6 +153,11 @@ def test_the_representation_counts_parameters():
     )
     assert repr(nn.Linear(2, 3, bias=False)) == "Linear(2, 3, bias=False)  # 6 parameters"
     assert "(rest.1.out): Linear(4, 2, bias=False)" in repr(Net())
+    net = nn.MLP([2, 3, 1], norm="batch")
+    assert repr(net).endswith(")  # 19 parameters")  # running values are none
+    net[0].requires_grad_(False)
+    assert repr(net).splitlines()[1] == "  (0): Linear(2, 3)  # 9 frozen"
+    assert repr(net).endswith(")  # 10 parameters, 9 frozen")
     assert repr(nn.MSELoss("sum")) == "MSELoss(reduction='sum')"
     nested = nn.Sequential(nn.Sequential(nn.Linear(1, 1)), nn.Tanh())
     assert repr(nested).splitlines()[1:4] == ["  (0): Sequential(", "    (0): Linear(1, 1)  # 2 parameters", "  )  # 2 parameters"]
