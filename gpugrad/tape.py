@@ -561,7 +561,7 @@ def _walk(seeds: Iterable[tuple[Any, Value]], create_graph: bool, free: bool, in
         op, parents, vals, y, params = node.op, node.parents, node.vals, node.y, node.params
         if vals is None:
             raise _freed()
-        if mutated:
+        if last_write < node.order:
             check_versions(node)
         if create_graph:
             vals = [v if p is None else Tensor(v, p) for v, p in zip(vals, parents)]
@@ -682,7 +682,7 @@ def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any
             if t is not None:
                 known[node] = expand_to(t, node)
             continue
-        if mutated:
+        if last_write < node.order:
             check_versions(node)
         if type(node.y) is tuple:
             known[node] = node.op.push(ts, node.y, node.vals, node.params)
@@ -757,6 +757,7 @@ def is_inexact(dtype: Any) -> bool:
 # ------------------------------------------------------------------------------------------------- arrays changed in place
 
 mutated: dict[int, int] = {}  # identity of a buffer's owner -> the order at which the library last wrote into it
+last_write = 1  # the latest of these, so that a walk over nodes made since, as in any training step, looks nothing up
 
 
 def root(array: Any) -> Any:
@@ -768,9 +769,11 @@ def root(array: Any) -> Any:
 
 def mark_mutated(*arrays: Any) -> None:
     """Say that the library has written into ``arrays``, so that a backward that saved one of them refuses."""
+    global last_write
     order = next_order()
     for array in arrays:
-        mutated[id(root(array))] = order
+        mutated[id(array if getattr(array, "base", None) is None else root(array))] = order
+    last_write = min(last_write, order)
 
 
 def check_versions(node: Reverse) -> None:
