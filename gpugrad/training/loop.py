@@ -103,8 +103,7 @@ def fit(
     if checkpoint is not None:
         _open_checkpoints(checkpoint, parts, resume)
 
-    with _restored(model, optimizer, max_grad_norm), _with_history(run), _ended(hooks, run):
-        hooks("on_train_begin", run)
+    with _restored(model, optimizer, max_grad_norm), _with_history(run), hooks.training(run):
         while run.epoch < epochs and not run.stop:
             run.epoch += 1
             run.logs = {"epoch": run.epoch}
@@ -220,11 +219,3 @@ def _with_history(run: Run) -> Iterator[None]:
     except (TrainingError, KeyboardInterrupt) as error:
         error.history = run.history  # type: ignore[union-attr]
         raise
-
-
-@contextmanager
-def _ended(hooks: Callbacks, run: Run) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        hooks("on_train_end", run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,19 @@ class Callbacks:
     def __call__(self, event: str, run: Run) -> None:
         for c in self.all:
             getattr(c, event)(run)
+
+    @contextmanager
+    def training(self, run: Run) -> Iterator[None]:
+        """Begin, and at the end of the block end those that have begun."""
+        begun = []
+        try:
+            for c in self.all:
+                c.on_train_begin(run)
+                begun.append(c)
+            yield
+        finally:
+            for c in begun:
+                c.on_train_end(run)
 
     def named(self) -> Iterator[tuple[str, Callback]]:
         """(class and number, callback): a resumed run finds its callbacks by these names."""

@@ -389,9 +389,11 @@ def test_a_callback_that_cannot_begin_ends_the_others():
         def on_train_begin(self, run):
             raise ImportError("no such package")
 
+    never = Ends()
     with pytest.raises(ImportError):
-        training.fit(model, F.mse_loss, optim.SGD(model.parameters(), 0.1), [(x, y)], epochs=1, callbacks=[ends, Broken()])
+        training.fit(model, F.mse_loss, optim.SGD(model.parameters(), 0.1), [(x, y)], epochs=1, callbacks=[ends, Broken(), never])
     assert ends.events == ["begin", "end"]
+    assert never.events == []
 
 
 class TestRefusals:
