@@ -16,7 +16,9 @@ from gpugrad.cuda import emulator
 _OPTIONAL = (
     ("cupy", ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "pip install 'gpugrad[cuda12]' or 'gpugrad[cuda13]' to use a GPU"),
     ("numba", ("numba",), "pip install numba for the fused kernels on the CPU"),
-    ("scikit-learn", ("scikit-learn",), "pip install 'gpugrad[demo]' for the data of gpugrad train"),
+    ("scikit-learn", ("scikit-learn",), "pip install 'gpugrad[demo]' for the digits of gpugrad train"),
+    ("matplotlib", ("matplotlib",), "pip install 'gpugrad[plot]' for gpugrad train --plot"),
+    ("tensorboard", ("tensorboard",), "pip install tensorboard for gpugrad train --tensorboard"),
 )
 
 

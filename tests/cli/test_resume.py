@@ -84,6 +84,20 @@ def test_a_finished_training_is_saved_again(run, tiny, tmp_path):
     assert (tmp_path / "m.safetensors").read_bytes() == model
 
 
+def test_a_training_that_has_stopped_early_goes_no_further(run, samples, tmp_path):
+    command = [
+        "train", "--data", samples / "flowers.csv", "--device", "cpu", "--layers", "64", "--lr", "0.1", "--epochs", "60", "--validation", "0.2",
+        "--early-stopping", "2", "--checkpoint", tmp_path / "run", "--output", tmp_path / "m",
+    ]  # fmt: skip
+    assert run(*command)[0] == 0
+    model, checkpoints = (tmp_path / "m").read_bytes(), sorted(os.listdir(tmp_path / "run"))
+    assert checkpoints[-1] < "checkpoint-000060"
+    code, out, _ = run(*command, "--resume")
+    assert code == 0
+    assert "epoch" not in out
+    assert ((tmp_path / "m").read_bytes(), sorted(os.listdir(tmp_path / "run"))) == (model, checkpoints)
+
+
 def test_a_training_without_a_schedule_may_be_made_longer(run, tiny, tmp_path):
     straight = [*tiny, "--schedule", "none", "--epochs"]
     assert run(*straight, 5)[0] == 0
