@@ -83,7 +83,7 @@ def fit(
     Raises:
         TrainingError: the loss became nan or infinite; epoch, step and remedy are named. The last checkpoint is from before.
         CheckpointError: a checkpoint cannot be written, or does not fit what is resumed.
-        KeyboardInterrupt: passed on after the callbacks' ``on_train_end``; the last checkpoint is untouched. It and ``TrainingError`` carry the history of
+        KeyboardInterrupt: passed on after the callbacks' ``on_train_end``; the last checkpoint is untouched. Like the two above it carries the history of
             the epochs that were completed as ``error.history``.
         ValueError, TypeError: arguments that make no sense; they are found before the first step.
     """
@@ -216,6 +216,6 @@ def _restored(model: nn.Module, optimizer: Any, max_grad_norm: float | None) -> 
 def _with_history(run: Run) -> Iterator[None]:
     try:
         yield
-    except (TrainingError, KeyboardInterrupt) as error:
+    except (TrainingError, CheckpointError, KeyboardInterrupt) as error:
         error.history = run.history  # type: ignore[union-attr]
         raise

@@ -191,6 +191,21 @@ def test_a_full_disk(one_there, monkeypatch):
     assert one_line(error).endswith("checkpoint-000002': No space left on device; the checkpoints before it are untouched")
 
 
+def test_a_disk_that_is_full_after_hours_leaves_model_and_history(tmp_path, monkeypatch):
+    net, batch = model(), (np.ones((2, 3), np.float32), np.zeros(2, np.int64))
+
+    class Fill(training.Callback):
+        def on_epoch_begin(self, run):
+            if run.epoch == 3:
+                monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+
+    with pytest.raises(CheckpointError, match="No space left on device") as error:
+        training.fit(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), 0.1), [batch], epochs=9, checkpoint=tmp_path, callbacks=[Fill()])
+    assert len(error.value.history) == 3
+    assert names(tmp_path) == ["checkpoint-000001", "checkpoint-000002"]
+    read_checkpoint(tmp_path / "checkpoint-000002")
+
+
 def test_a_file_that_may_not_grow_so_large(one_there):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
