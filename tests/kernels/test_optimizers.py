@@ -339,6 +339,21 @@ def test_every_number_may_lie_in_device_memory(kernel: Update, twin: str, dtype:
 
 @every_twin
 @every_update
+def test_strided_memory_gives_the_same_bits(kernel: Update, twin: str) -> None:
+    """All arrays with gaps between their elements, or transposed; what lies in the gaps stays."""
+    layouts = [lambda a: np.repeat(a, 2)[::2].reshape(a.shape), lambda a: np.asfortranarray(a), lambda a: a[..., ::-1].copy()[..., ::-1]]
+    for i, (args, options) in enumerate(kernel.samples(np.random.default_rng(0), np.dtype(np.float32))):
+        pick = lambda f, args=args: [None if c is None else [f(np.array(c[4])), f(np.array(c[3]))] for c in args]
+        straight, strided = pick(np.array), pick(layouts[i % 3])
+        with kernels.use(twin):
+            kernel(*straight, **options)
+            kernel(*strided, **options)
+        for x, y in zip(itertools.chain(*filter(None, straight)), itertools.chain(*filter(None, strided))):
+            assert x.tobytes() == y.tobytes()
+
+
+@every_twin
+@every_update
 @pytest.mark.parametrize("dtype", agreement.dtypes(), ids=str)
 def test_a_nan_is_seen_where_it_is(kernel: Update, twin: str, dtype: Any) -> None:
     """In the gradient, in the parameter (kept there), in anything remembered: never hidden, and never elsewhere."""
