@@ -96,7 +96,10 @@ def _metrics(axes: Any, history: History, names: list[str]) -> None:
 
 def _rate(axes: Any, history: History, names: list[str]) -> None:
     _line(axes, history, "lr", color="#444444")
-    if not _maybe_logarithmic(axes, history["lr"]):
+    rates = [v for v in history["lr"] if np.isfinite(v)]
+    if rates and 0 < np.median(rates) < 0.1 * max(rates):  # powers of a factor; a cosine, which ends near 0, is not
+        axes.set_yscale("log")
+    else:
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     axes.set_ylabel("learning rate")

@@ -62,6 +62,14 @@ def test_odd_histories(tmp_path, drawn, h, labels, recwarn):
     assert [str(w.message) for w in recwarn] == []
 
 
+@pytest.mark.parametrize(
+    ("rate", "scale"), [(lambda e: 0.1 * 0.7**e, "log"), (lambda e: 0.1 * (1 + math.cos(math.pi * e / 20)), "linear"), (lambda e: 0.0, "linear")]
+)
+def test_the_axis_of_the_learning_rate(tmp_path, drawn, rate, scale):
+    training.plot_history([{"epoch": e, "loss": 1.0, "lr": rate(e)} for e in range(1, 21)], tmp_path / "h.png")
+    assert drawn()["learning rate"].get_yscale() == scale
+
+
 def test_many_layers_are_not_all_named(tmp_path, drawn):
     training.plot_history(history(5, 40), tmp_path / "h.png")
     axes = drawn()["gradient norm"]
