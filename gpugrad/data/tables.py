@@ -7,6 +7,7 @@ import io
 import math
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NoReturn
@@ -235,18 +236,21 @@ class _Reader:
 
 def _fill(out: np.ndarray, cells: Sequence[str]) -> int | None:
     """Write the numbers of a column; returns where the first stands that is none, or not finite."""
-    try:
+    with suppress(ValueError):
         out[:] = list(map(float, cells))
-    except ValueError:
-        out[:] = np.nan
-    if np.isfinite(out).all() and "_" not in "".join(cells):
-        return None
-    return next(i for i, cell in enumerate(cells) if (x := _number(cell)) is None or not math.isfinite(x))
+        if np.isfinite(out).all() and "_" not in "".join(cells):
+            return None
+    for i, cell in enumerate(cells):
+        number = _number(cell)
+        if number is None or not math.isfinite(number):
+            return i
+        out[i] = number
+    return None
 
 
 def _number(cell: str) -> float | None:
     try:
-        return None if "_" in cell else float(cell)  # Python reads 1_000
+        return None if "_" in cell else float(cell.strip())  # Python reads 1_000
     except ValueError:
         return None
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from gpugrad.data import DataError, csv_columns, read_csv
+from gpugrad.data import DataError, csv_columns, read_csv, tables
 
 GOOD = "a,b,label\n1,2,cat\n3.5,-4e2,dog\n 5 , 6,cat\n"
 
@@ -255,3 +255,20 @@ def test_any_text_is_read_or_refused_on_one_line(tmp_path_factory, text, target)
     else:
         assert np.isfinite(table.x).all()
         assert table.x.shape == (len(table.lines), len(table.columns))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("12a.,;\t \n\r#-e+_\x0b\x0c\x1c\x85\xa0\u2028\u0661"), max_size=30), st.sampled_from([None, -1, 0]))
+def test_the_quick_parser_takes_nothing_that_the_exact_one_does_not(text, target):
+    try:
+        reader = tables._Reader("t.csv", text, "auto", "auto")
+    except DataError:
+        return
+    quick_cells, exact_cells = {}, {}
+    quick = reader._quickly(target if target is None else target % len(reader.names), set(), quick_cells)
+    if quick is None:
+        return
+    exact = reader._exactly(target if target is None else target % len(reader.names), set(), exact_cells)
+    assert quick_cells == exact_cells
+    assert_array_equal(quick[0], exact[0])
+    assert_array_equal(quick[1], exact[1])
