@@ -65,11 +65,13 @@ class Optimizer:
             TypeError: not Tensors.
             ValueError: not leaves that require grad, or in a group already; an option that there is not, or a value that makes no sense.
         """
+        if "params" not in group:
+            raise ValueError(f"a parameter group has its Tensors under 'params', got one with {', '.join(map(repr, group)) or 'nothing'}")
         tensors = [group["params"]] if type(group["params"]) is Tensor else list(group["params"])
         known = {p for g in self.param_groups for p in g["params"]}
         for p in tensors:
             if type(p) is not Tensor:
-                raise TypeError(f"an optimizer can only optimize Tensors, got {type(p).__name__}")
+                raise TypeError(f"an optimizer can only optimize Tensors, got {type(p).__name__}; of a module, pass model.parameters()")
             if not (p.is_leaf and p.requires_grad):
                 raise ValueError(
                     "can't optimize a Tensor that is not a leaf that requires grad: make it with gg.tensor(..., requires_grad=True) or nn.Parameter"
@@ -87,10 +89,10 @@ class Optimizer:
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError for options that make no sense. Those in device memory are not looked at."""
         for name, value in group.items():
-            if name in _NOT_NEGATIVE and not is_stored(value) and not value >= 0:
-                raise ValueError(f"invalid {name}: got {value}, expected at least 0")
-            if name in _FRACTIONS and not 0 <= value <= 1:
-                raise ValueError(f"invalid {name}: got {value}, expected a number from 0 to 1")
+            if name in _NOT_NEGATIVE | _FRACTIONS and not is_stored(value) and not (isinstance(value, (int, float, np.number)) and value >= 0):
+                raise ValueError(f"invalid {name}: got {value!r}, expected a number of at least 0")
+            if name in _FRACTIONS and value > 1:
+                raise ValueError(f"invalid {name}: got {value!r}, expected a number from 0 to 1")
         if "betas" in group and (len(group["betas"]) != 2 or not all(0 <= b < 1 for b in group["betas"])):
             raise ValueError(f"invalid betas: got {group['betas']}, expected two numbers in [0, 1)")
 
@@ -223,6 +225,8 @@ class Optimizer:
         Raises:
             ValueError: the groups, the shapes or an option do not fit; nothing has been changed.
         """
+        if not {"state", "param_groups"} <= set(state_dict):
+            raise ValueError(f"this is no state dict of an optimizer: got {', '.join(map(repr, state_dict)) or 'nothing'}, expected 'state' and 'param_groups'")
         got, own = ([len(g["params"]) for g in groups] for groups in (state_dict["param_groups"], self.param_groups))
         if got != own:
             raise ValueError(f"loaded state dict has parameter groups of sizes {got}, expected {own}")
