@@ -24,10 +24,7 @@ def train(args: argparse.Namespace) -> None:
     with refusing(ValueError):
         device = backend.device_name(args.device)
     parts = examples.load(args)
-    if args.norm == "batch" and len(parts.train[0]) < 2:
-        raise RefusalError("--norm batch needs at least two rows to learn from, and there is one")
-    if args.label_smoothing and parts.task == "regression":
-        raise RefusalError("--label-smoothing is for classification, and this is regression: see --task")
+    _check_task(args, parts)
     checkpoint = resume.Options(args, device, parts)
     random.seed(args.seed)
     model = _new_model(args, parts, device)
@@ -78,6 +75,14 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.norm == "batch" and args.batch_size == 1:
         raise RefusalError("--norm batch needs at least two rows in a batch: --batch-size 1 has one")
     recipes.check(args)
+
+
+def _check_task(args: argparse.Namespace, parts: examples.Parts) -> None:
+    """Refuse what does not go with the data."""
+    if args.norm == "batch" and len(parts.train[0]) < 2:
+        raise RefusalError("--norm batch needs at least two rows to learn from, and there is one")
+    if args.label_smoothing and parts.task == "regression":
+        raise RefusalError("--label-smoothing is for classification, and this is regression: see --task")
 
 
 def _new_model(args: argparse.Namespace, parts: examples.Parts, device: str) -> Model:

@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -338,6 +339,20 @@ def test_a_process_says_the_same(samples, tmp_path):
     done = process("train", "--data", tmp_path / "no.csv", "--output", tmp_path / "m", capture_output=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"gpugrad: there is no file '{tmp_path / 'no.csv'}'\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
+def test_a_process_is_interrupted(tiny):
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "gpugrad", *tiny, "--epochs", "1000000"]
+    with subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        while not child.stdout.readline().startswith("epoch"):
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=300)
+    assert (child.returncode, err) == (130, "gpugrad: interrupted\n")
+    assert not os.path.exists(tiny[-1])
 
 
 def test_names_that_the_terminal_cannot_show(samples, tmp_path, monkeypatch):
