@@ -24,7 +24,7 @@ import numpy as np
 from gpugrad import cache
 from gpugrad.parallel import LEAST, split, threads
 
-__all__ = ["FAST", "LEAST", "compiled", "inlined", "split", "threads"]
+__all__ = ["FAST", "LEAST", "compiled", "inlined", "split", "summing", "threads"]
 
 # No fastmath=True: it would assume that there is no nan and no infinity.
 FAST = {"contract", "nsz", "arcp"}
@@ -45,6 +45,11 @@ def inlined(f: Callable[..., Any]) -> Any:
     (Numba's ``inline="always"``, which inlines before types are known, takes twice as long to compile, and drops the helper's own fastmath flags.)
     """
     return numba.njit(f, fastmath=FAST, error_model="numpy", forceinline=True, no_cfunc_wrapper=True)
+
+
+def summing(f: Callable[..., Any]) -> Any:
+    """An inlined function whose sums vectorise, because they may be made in any order: always the same one, so that the bits do not change from run to run."""
+    return numba.njit(f, fastmath=FAST | {"reassoc"}, error_model="numpy", forceinline=True)
 
 
 def _kept_on_disk(dispatcher: Any) -> Any:

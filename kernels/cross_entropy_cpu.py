@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from gpugrad import jit
@@ -194,12 +193,7 @@ def _by_targets(x, first, labels, probabilities, w, keep, spread, ignore_index, 
         arguments[k] = rest
 
 
-def _summing(f: Any) -> Any:
-    """A sum in any order: always the same one, so that the bits do not change from run to run."""
-    return numba.njit(f, fastmath=jit.FAST | {"reassoc"}, error_model="numpy", forceinline=True)
-
-
-@_summing
+@jit.summing
 def _sum(a, k):  # type: ignore[no-untyped-def]
     total = 0.0
     for c in range(a.shape[1]):

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from gpugrad import jit
 
 
-def _summing(f: Any) -> Any:
-    """Sums in an order that vectorises: always the same one."""
-    return numba.njit(f, fastmath=jit.FAST | {"reassoc"}, error_model="numpy", forceinline=True)
-
-
-@_summing
+@jit.summing
 def _total(x, i):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(x.shape[1]):
@@ -27,7 +21,7 @@ def _total(x, i):  # type: ignore[no-untyped-def]
     return total
 
 
-@_summing
+@jit.summing
 def _product(x, y, i):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(x.shape[1]):
@@ -41,7 +35,7 @@ def _deviation(x, mean, drift):  # type: ignore[no-untyped-def]
     return (x - mean) - drift
 
 
-@_summing
+@jit.summing
 def _deviations(x, i, mean):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(x.shape[1]):
@@ -49,7 +43,7 @@ def _deviations(x, i, mean):  # type: ignore[no-untyped-def]
     return total
 
 
-@_summing
+@jit.summing
 def _squares(x, i, mean, drift):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(x.shape[1]):
