@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpugrad import backend, nn
-from gpugrad.optim.optimizer import as_real, total_norm
+from gpugrad.optim.norm import as_real, total_norm
 from gpugrad.training.history import as_numbers
 from gpugrad.training.run import Callback, Run, TrainingError
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.optim import LBFGS
-from gpugrad.optim.optimizer import as_real, total_norm
+from gpugrad.optim.norm import as_real, total_norm
 from gpugrad.tape import Tensor, is_inexact, plain
 from gpugrad.training.run import Run, TrainingError
 

@@ -78,7 +78,7 @@ def _loss(axes: Any, history: History, names: list[str]) -> None:
             linestyle="--" if validation else "-",
             label="validation" if validation else "training",
         )
-    _maybe_logarithmic(axes, [v for name in names for v in history[name]])
+    _logarithmic_if_wide(axes, [v for name in names for v in history[name]])
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
 
@@ -120,13 +120,11 @@ def _norms(axes: Any, history: History, names: list[str], most: int = 8) -> None
     axes.legend(frameon=False, title="layer", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _maybe_logarithmic(axes: Any, values: list[float]) -> bool:
+def _logarithmic_if_wide(axes: Any, values: list[float]) -> None:
     """A logarithmic axis where the values are positive and span more than a factor of 30."""
     finite = [v for v in values if np.isfinite(v)]
-    wide = bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
-    if wide:
+    if finite and min(finite) > 0 and max(finite) > 30 * min(finite):
         axes.set_yscale("log")
-    return wide
 
 
 def _finish(axes: Any) -> None:
