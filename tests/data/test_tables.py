@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from gpugrad.data import DataError, csv_columns, read_csv, tables
+from gpugrad.data import DataError, csv_columns, read_csv
+from gpugrad.data.delimited import Delimited
 
 GOOD = "a,b,label\n1,2,cat\n3.5,-4e2,dog\n 5 , 6,cat\n"
 
@@ -140,6 +141,20 @@ def test_quotes(read):
     assert read('x,kind\n1, "dog"\n2,"cat"\n').classes == ["cat", "dog"]
 
 
+def test_what_a_comment_is(read):
+    text = "colour,x\n#f00,1\n#0f0,2\n"
+    assert read(text, target="colour", comments=None).classes == ["#0f0", "#f00"]
+    assert read(text.replace("colour", "% colour\ncolour"), ignore=["colour"], comments="%", target=None).x.tolist() == [[1], [2]]
+    with pytest.raises(DataError, match="nothing follows the header"):
+        read(text)
+
+
+def test_wide_files_are_quick(read):
+    start = time.perf_counter()
+    assert len(read(",".join(f"c{i}" for i in range(20_000)) + "\n" + ",".join("1" * 20_000) + "\n").columns) == 19_999
+    assert time.perf_counter() - start < 5
+
+
 def test_other_encodings(read):
     table = read("größe,art\n1,süß\n2,öde\n".encode("latin-1"), encoding="latin-1")
     assert (table.columns, table.classes) == (["größe"], ["süß", "öde"])
@@ -261,14 +276,14 @@ def test_any_text_is_read_or_refused_on_one_line(tmp_path_factory, text, target)
 @given(st.text(st.sampled_from("12a.,;\t \n\r#-e+_\x0b\x0c\x1c\x85\xa0\u2028\u0661"), max_size=30), st.sampled_from([None, -1, 0]))
 def test_the_quick_parser_takes_nothing_that_the_exact_one_does_not(text, target):
     try:
-        reader = tables._Reader("t.csv", text, "auto", "auto")
+        reader = Delimited("t.csv", text)
     except DataError:
         return
     quick_cells, exact_cells = {}, {}
-    quick = reader._quickly(target if target is None else target % len(reader.names), set(), quick_cells)
+    quick = reader.quickly(target if target is None else target % len(reader.names), set(), quick_cells)
     if quick is None:
         return
-    exact = reader._exactly(target if target is None else target % len(reader.names), set(), exact_cells)
+    exact = reader.exactly(target if target is None else target % len(reader.names), set(), exact_cells)
     assert quick_cells == exact_cells
     assert_array_equal(quick[0], exact[0])
     assert_array_equal(quick[1], exact[1])
