@@ -7,11 +7,10 @@
 // every blockDim.x-th element; 32 columns belong to a block of 32 x 32 threads, of which a warp reads 32 neighbours of every 32nd row.
 //
 // Why it is fast: a kernel for each sum and each elementwise step would pass over memory eight times. Here x comes from it once, and the later readings find it
-// in the cache. The host waits for nothing.
+// in the cache. The host waits for nothing. Columns of many thousands of rows keep few blocks busy, so there several loads are under way at once.
 //
 // Digits: m is rounded, so the mean of x - m, the drift, is not 0. It is taken off as well: x of mean 1e4 then has in h the digits that it has itself. In
 // float32 the square of a deviation of 1e20 is infinite, and h is 0. Sums are made in an order that depends on the sizes alone.
-
 
 // ------------------------------------------------------------------------------------------------ rows
 
@@ -70,16 +69,20 @@ extern "C" __global__ void __launch_bounds__(1024) standardize_columns(const rea
     const int64 j = (int64)blockIdx.x * 32 + threadIdx.x, stop = j < columns ? rows : 0;  // threads without a column go along to the barriers
     acc mean = 0, drift = 0, squares = 0;
     if (m) {
+#pragma unroll 4
         for (int64 i = threadIdx.y; i < stop; i += 32) mean += acc(x[i * columns + j]);
         mean = column_sum(mean, shared) / rows;
+#pragma unroll 4
         for (int64 i = threadIdx.y; i < stop; i += 32) drift += acc(x[i * columns + j]) - mean;
         drift = column_sum(drift, shared) / rows;
     }
+#pragma unroll 4
     for (int64 i = threadIdx.y; i < stop; i += 32) {
         acc c = acc(x[i * columns + j]) - mean - drift;
         squares += c * c;
     }
     acc var = column_sum(squares, shared) / rows, r = rsqrt(var + acc(eps));
+#pragma unroll 4
     for (int64 i = threadIdx.y; i < stop; i += 32) h[i * columns + j] = real((acc(x[i * columns + j]) - mean - drift) * r);
     if (threadIdx.y || j >= columns) return;
     v[j] = var;
@@ -90,6 +93,7 @@ extern "C" __global__ void __launch_bounds__(1024) slope_columns(const real *__r
     __shared__ acc shared[32][32];
     const int64 j = (int64)blockIdx.x * 32 + threadIdx.x, stop = j < columns ? rows : 0;
     acc sum = 0, products = 0;
+#pragma unroll 4
     for (int64 i = threadIdx.y; i < stop; i += 32) {
         sum += acc(d[i * columns + j]);
         products += acc(h[i * columns + j]) * acc(d[i * columns + j]);
@@ -97,5 +101,6 @@ extern "C" __global__ void __launch_bounds__(1024) slope_columns(const real *__r
     sum = centred ? column_sum(sum, shared) / rows : acc(0);
     products = column_sum(products, shared) / rows;
     const acc scale = j < columns ? r[j] : acc(0);
+#pragma unroll 4
     for (int64 i = threadIdx.y; i < stop; i += 32) y[i * columns + j] = real(scale * (acc(d[i * columns + j]) - sum - acc(h[i * columns + j]) * products));
 }

@@ -247,7 +247,10 @@ def _walk(thing: Any, path: str = "", declared: bool = False, seen: set[int] | N
 
 @functools.cache
 def _declared_buffers(cls: type[Module]) -> frozenset[str]:
-    return frozenset(name for base in cls.__mro__ for name in vars(base).get("buffer_names", ()))
+    stated = [vars(base).get("buffer_names", ()) for base in cls.__mro__]
+    if any(isinstance(names, str) for names in stated):
+        raise TypeError(f"{cls.__name__}.buffer_names: got a string, expected a tuple of names, as in ('running_mean',)")
+    return frozenset(name for names in stated for name in names)
 
 
 _PASSING = (GeneratorType, map, filter, zip)
