@@ -118,7 +118,7 @@ def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: s
     """Train the network with everything that the options ask for; it has the weights to be saved at the end.
 
     Raises:
-        RefusalError: training failed on the way, with exit code 1.
+        RefusalError: training failed on the way, with exit code 1, or was interrupted and can go on, with 130.
     """
     classify = parts.task == "classification"
     batches = _loader(parts.train, model, args, device)
@@ -150,6 +150,10 @@ def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: s
         raise RefusalError(f"{str(error).partition(': try')[0]}: try a smaller --lr (it was {optimizer.param_groups[0]['lr']:.3g}), or --clip 1", 1) from None
     except training.CheckpointError as error:
         raise RefusalError(error, 1) from None
+    except KeyboardInterrupt:
+        if args.checkpoint is None:
+            raise
+        raise RefusalError(f"interrupted; the same command with --resume goes on from the last checkpoint in {args.checkpoint!r}", 130) from None
     except OSError as error:
         raise RefusalError(f"cannot write {error.filename or args.log or args.tensorboard!r}: {error.strerror or error}", 1) from None
     if ema is not None and not args.early_stopping:  # which has put back the best averages itself

@@ -58,7 +58,7 @@ def test_what_was_interrupted_goes_on_bit_for_bit(what, run, tiny, tmp_path, int
 
     interrupted()
     code, _, err = run(*command)
-    assert (code, err) == (130, "gpugrad: interrupted\n")
+    assert (code, err) == (130, f"gpugrad: interrupted; the same command with --resume goes on from the last checkpoint in '{tmp_path / 'run'}'\n")
     assert not (tmp_path / "m.safetensors").exists()
     assert sorted(os.listdir(tmp_path / "run")) == [f"checkpoint-00000{n}" for n in (1, 2, 3)]
     monkeypatch.undo()
