@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import functools
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Set, ValuesView
-from types import GeneratorType
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from gpugrad import backend, tape
 from gpugrad.autograd import no_grad
 from gpugrad.creation import get_default_dtype, tensor
+from gpugrad.nn.contents import Contents
 from gpugrad.nn.location import locate
 from gpugrad.tape import Tensor, is_inexact
 
@@ -37,7 +35,7 @@ class Mismatch(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Module:
+class Module(Contents):
     """A function with parameters. Subclasses set attributes in ``__init__`` and define ``forward``::
 
         class Net(nn.Module):
@@ -58,7 +56,6 @@ class Module:
     """
 
     training: bool = True
-    buffer_names: ClassVar[tuple[str, ...]] = ()
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """The module's function; called by ``module(...)``."""
@@ -71,53 +68,6 @@ class Module:
         except Exception as error:
             locate(error, self)
             raise
-
-    # ------------------------------------------------------------------ what it holds
-
-    def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """(path, module) of this module and all inside it; this one's path is empty."""
-        return ((path, thing) for path, thing, _ in _walk(self) if isinstance(thing, Module))
-
-    def modules(self) -> Iterator[Module]:
-        """This module and all inside it."""
-        return (m for _, m in self.named_modules())
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """(path, module) of the modules directly inside: in attributes, and in lists, tuples and dicts of them."""
-        last = ""
-        for path, m in self.named_modules():
-            if path and not (last and path.startswith(f"{last}.")):
-                last = path
-                yield path, m
-
-    def children(self) -> Iterator[Module]:
-        """The modules directly inside."""
-        return (m for _, m in self.named_children())
-
-    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """(path, parameter) of every leaf Tensor that requires grad and is not declared as a buffer."""
-        return ((path, t) for path, t, declared in self._tensors() if t.requires_grad and not declared)
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Every leaf Tensor that requires grad and is not declared as a buffer."""
-        return (t for _, t in self.named_parameters())
-
-    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """(path, buffer) of every Tensor that is declared as one or does not require grad."""
-        return ((path, t) for path, t, declared in self._tensors() if declared or not t.requires_grad)
-
-    def buffers(self) -> Iterator[Tensor]:
-        """Every Tensor that is declared as a buffer or does not require grad."""
-        return (t for _, t in self.named_buffers())
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor, bool]]:
-        """(path, Tensor, whether it is declared as a buffer)."""
-        for path, t, declared in _walk(self):
-            if type(t) is Tensor and t.is_leaf and (declared or t.requires_grad or not path.rpartition(".")[2].startswith("_")):
-                yield path, t, declared
-
-    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        return ((path, t) for path, t, _ in self._tensors())
 
     # ------------------------------------------------------------------ saving and loading
 
@@ -226,49 +176,6 @@ class Module:
         if not lines:
             return f"{name}({self.extra_repr()}){note}"
         return "\n  ".join([f"{name}({self.extra_repr()}", *lines]) + f"\n){note}"
-
-
-def _walk(thing: Any, path: str = "", declared: bool = False, seen: set[int] | None = None) -> Iterator[tuple[str, Any, bool]]:
-    """(path, thing, whether it is declared as a buffer) of every Module and Tensor in a module or container, each once, a module before what is in it."""
-    seen = set() if seen is None else seen
-    if not isinstance(thing, (Module, Tensor, dict, list, tuple)) or id(thing) in seen:
-        _refuse_unordered(thing, path)
-        return
-    seen.add(id(thing))
-    if isinstance(thing, (Module, Tensor)):
-        yield path, thing, declared
-        if type(thing) is Tensor:
-            return
-    items = vars(thing) if isinstance(thing, Module) else thing if isinstance(thing, dict) else dict(enumerate(thing))
-    buffers: Any = _declared_buffers(type(thing)) if isinstance(thing, Module) else ()  # type: ignore[arg-type]
-    for key, value in items.items():
-        yield from _walk(value, f"{path}.{key}" if path else str(key), key in buffers, seen)
-
-
-@functools.cache
-def _declared_buffers(cls: type[Module]) -> frozenset[str]:
-    stated = [vars(base).get("buffer_names", ()) for base in cls.__mro__]
-    if any(isinstance(names, str) for names in stated):
-        raise TypeError(f"{cls.__name__}.buffer_names: got a string, expected a tuple of names, as in ('running_mean',)")
-    return frozenset(name for names in stated for name in names)
-
-
-_PASSING = (GeneratorType, map, filter, zip)
-
-
-def _refuse_unordered(thing: Any, path: str) -> None:
-    """Parameters in a set or a generator would silently not be trained."""
-    if isinstance(thing, (Set, deque, ValuesView)):
-        what = next((type(v).__name__ for v in thing if isinstance(v, (Module, Tensor))), None)
-        if what is not None:
-            raise TypeError(
-                f"attribute {path!r}: got a {type(thing).__name__} that holds a {what}, expected a list, tuple or dict: they give what they hold a name"
-            )
-    elif isinstance(thing, _PASSING) and not path.rpartition(".")[2].startswith("_"):
-        raise TypeError(
-            f"attribute {path!r}: got a {type(thing).__name__}, expected a list, tuple or dict: nothing in it would be found. "
-            "If it holds no parameters, give it a name that starts with an underscore"
-        )
 
 
 def _weights_of_torch(module: Module) -> set[str]:
