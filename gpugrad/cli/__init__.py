@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except backend.DeviceError as error:
         return _failed(str(error), 2)
     except MemoryError as error:
-        return _failed(f"out of memory: {error}; try a smaller --batch-size, or smaller --layers", 1)
+        remedy = "; try a smaller --batch-size, or smaller --layers" if hasattr(args, "batch_size") else ""
+        return _failed(f"out of memory: {error}{remedy}", 1)
     except BrokenPipeError:  # the reader of our output has left
         _abandon_output()
         return 1

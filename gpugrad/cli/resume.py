@@ -27,8 +27,9 @@ class Options(training.Callback):
 
     def __init__(self, args: argparse.Namespace, device: str, parts: Parts) -> None:
         self.options = {k: v for k, v in sorted(vars(args).items()) if k not in FREE} | {"device": device.partition(":")[0]}
-        self.fingerprint = _fingerprint(parts)
+        self.fingerprint = ""
         if args.checkpoint is not None:
+            self.fingerprint = _fingerprint(parts)
             self._check(args.checkpoint, args.resume)
 
     def _check(self, directory: str, resume: bool) -> None:

@@ -303,12 +303,14 @@ def test_scores_are_said_even_if_the_picture_cannot_be_saved(run, tiny, tmp_path
     assert (tmp_path / "m.safetensors").exists()
 
 
-def test_out_of_memory(run, tiny, monkeypatch):
+def test_out_of_memory(run, tiny, samples, monkeypatch):
     def hungry(*_, **__):
         raise MemoryError("Unable to allocate 3 TiB")
 
     monkeypatch.setattr(training, "fit", hungry)
+    monkeypatch.setattr(model_file.Model, "predict", hungry)
     says(run(*tiny), "out of memory: Unable to allocate 3 TiB; try a smaller --batch-size", 1)
+    says(run("predict", samples / "flowers.safetensors", "--data", samples / "flowers.csv"), "out of memory: Unable to allocate 3 TiB\n", 1)
 
 
 def test_a_loss_that_runs_away(run, tiny, tmp_path):
