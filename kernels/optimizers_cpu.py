@@ -45,7 +45,7 @@ def _run(loop: Callable[..., None], arrays: Sequence[Any], numbers: Any) -> None
     shape, dtype = arrays[0].shape, numbers.dtype
     copies: Sequence[tuple[Any, Any]] = ()
     if all([a is None or (a.flags.carray and a.shape == shape and a.dtype is dtype) for a in arrays]):  # noqa: C419  # the usual case, in as little time as can be
-        flat = [a if a is None else a.reshape(-1) for a in arrays]
+        flat = [a if a is None else a.ravel() for a in arrays]  # views of such arrays, at half the cost of reshape(-1)
     elif arrays[0].dtype != dtype:
         raise TypeError(f"got arrays of {dtype} and {arrays[0].dtype}, expected one dtype: call once for each")
     else:

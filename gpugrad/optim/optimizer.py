@@ -272,18 +272,25 @@ def remembered(states: States, name: str, params: Arrays, first: float = 0.0) ->
     """
     found = []
     for s, p in zip(states, params):
-        a = s.get(name)
-        if a is None:
-            xp = backend.namespace(p)
-            a = s[name] = xp.zeros_like(p) if first == 0 else xp.full_like(p, first)
-        elif type(a) is not type(p) or (a.dtype is not p.dtype and a.dtype != p.dtype):
-            what, where = (f"{x.dtype} on {backend.device_of(x)}" for x in (a, p))
-            raise (backend.DeviceError if type(a) is not type(p) else TypeError)(
-                f"a parameter is {where}, but what the optimizer remembers of it ({name}) is {what}; "
-                "after model.to(...), call optimizer.load_state_dict(optimizer.state_dict()), or make the optimizer after it"
-            )
+        a: Any = s.get(name)
+        if type(a) is not type(p) or a.dtype is not p.dtype:
+            a = s[name] = _like(p, name, a, first)
         found.append(a)
     return found
+
+
+def _like(p: Any, name: str, a: Any, first: float) -> Any:
+    """A new array, where there is none; else the one that there is, if it is of the parameter's kind."""
+    if a is None:
+        xp = backend.namespace(p)
+        return xp.zeros_like(p) if first == 0 else xp.full_like(p, first)
+    if type(a) is type(p) and a.dtype == p.dtype:
+        return a
+    what, where = (f"{x.dtype} on {backend.device_of(x)}" for x in (a, p))
+    raise (TypeError if type(a) is type(p) else backend.DeviceError)(
+        f"a parameter is {where}, but what the optimizer remembers of it ({name}) is {what}; "
+        "after model.to(...), call optimizer.load_state_dict(optimizer.state_dict()), or make the optimizer after it"
+    )
 
 
 def numbered(numbers: list[Any]) -> list[Any]:
