@@ -197,6 +197,28 @@ def test_norms_on_a_device(make, device, put):
         assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["batch", "layer", "rms"])
+def test_training_on_a_device_is_training_on_the_cpu(norm, device):
+    """The same seeds, ten steps with dropout and residual blocks, then evaluation: the same numbers to rounding.
+
+    Not by Adam: of the bias before a batch norm, whose gradient is 0 but for rounding, it would make steps of full length.
+    """
+    x, y = RNG.normal(3, 2, (32, 6)).astype(np.float32), RNG.integers(0, 3, 32)
+
+    def trained(where):
+        gg.random.seed(4)
+        net = nn.MLP([6, 16, 16, 3], "gelu", norm=norm, dropout=0.2, residual=True, device=where)
+        optimizer, data, labels = optim.SGD(net.parameters(), lr=0.1, momentum=0.9), gg.tensor(x, device=where), gg.tensor(y, device=where)
+        for _ in range(10):
+            optimizer.zero_grad()
+            F.cross_entropy(net(data), labels).backward()
+            optimizer.step()
+        return [net.eval()(data).detach().numpy(), *[t.numpy() for _, t in net.named_buffers()]]
+
+    for got, expected in zip(trained(device), trained("cpu"), strict=True):
+        assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_copies_and_pickles_have_running_values_of_their_own():
     net = nn.MLP([3, 4, 2], norm="batch", dropout=0.1)
     x = RNG.normal(size=(6, 3)).astype(np.float32)
