@@ -31,7 +31,8 @@ class DataLoader:
         dataset: a :class:`Dataset`; an array or Tensor is taken for one of its rows.
         shuffle: a new permutation each epoch, drawn from ``generator``.
         generator: by default ``gpugrad.random.Generator(0)``, so that every loader gives the same batches unless it is told otherwise.
-        device: "cpu", "cuda", "cuda:N" or "auto". Arrays that lie on a GPU are indexed there.
+        device: "cpu", "cuda", "cuda:N" or "auto". Arrays that lie on a GPU are indexed there. A dataset that itself computes on a GPU needs it, so that its work is
+            queued on the stream of whoever iterates.
         prefetch: how many batches a thread fetches before they are asked for; on the way to a GPU through pinned memory and on a stream of its own. 0: none, in
             the calling thread. By default 2 where that is quicker: not for arrays whose batches are smaller than 256 KiB and stay on the CPU. Arrays on a GPU need no thread.
 
@@ -102,7 +103,7 @@ class DataLoader:
         dataset: Any = self.dataset
         while type(dataset) is Subset:  # one index instead of one a level
             dataset, order = dataset.dataset, dataset.indices[order]
-        home = backend.device_of(dataset.arrays[0]) if type(dataset) is TensorDataset else "cpu"
+        home = backend.device_of(dataset.arrays[0]) if isinstance(dataset, TensorDataset) else "cpu"
         order = backend.to_device(order, home)
         size, stop = self.batch_size, len(self)
 
@@ -159,6 +160,8 @@ class DataLoader:
         if before != now:
             differing = ", ".join(f"{name} {before[name]} there and {now[name]} here" for name in now if before[name] != now[name])
             raise ValueError(f"the state is that of another DataLoader: {differing}")
+        if epoch is not None and not 0 <= epoch["batches"] <= len(self):
+            raise ValueError(f"cannot load the state of a DataLoader: {epoch['batches']} batches of an epoch of {len(self)}")
         if self.shuffle:
             if epoch is not None:
                 random.Generator().load_state_dict(epoch["generator"])

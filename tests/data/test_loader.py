@@ -291,7 +291,14 @@ def test_state_of_another_loader_is_refused():
     ):
         with pytest.raises(ValueError, match=f"that of another DataLoader: {what}"):
             other.load_state_dict(state)
-    for broken in ({}, {**state, "generator": {}}, {**state, "epoch": {}}, {**state, "epoch": {"generator": {}, "batches": 1}}, {**state, "epoch": 3}):
+    for broken in (
+        {},
+        {**state, "generator": {}},
+        {**state, "epoch": {}},
+        {**state, "epoch": {"generator": {}, "batches": 1}},
+        {**state, "epoch": 3},
+        {**state, "epoch": {"generator": state["generator"], "batches": 4}},
+    ):
         fresh = loader(shuffle=True)
         with pytest.raises(ValueError, match="cannot load the state of a"):
             fresh.load_state_dict(broken)
@@ -547,6 +554,17 @@ def test_arrays_on_a_gpu_are_indexed_there(fake_cupy, monkeypatch):
     assert moved == [5 * 8]  # the order, once an epoch
     monkeypatch.setattr(cp.ndarray, "get", get)
     assert sorted(flat(numbers(kept))) == [1, 3, 5, 7, 9]
+
+
+def test_a_dataset_derived_from_tensor_dataset_stays_on_its_gpu(fake_cupy):
+    class Doubled(TensorDataset):
+        def __getitem__(self, rows):
+            assert isinstance(rows, fake_cupy.ndarray)
+            return tuple(2 * x for x in super().__getitem__(rows))
+
+    running = iter(DataLoader(Doubled(fake_cupy.asarray(Y)), 4))
+    assert numbers([next(running)]) == [[0, 2, 4, 6]]
+    assert not data_threads()
 
 
 def test_a_second_gpu(fake_cupy):
