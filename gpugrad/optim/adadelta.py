@@ -45,6 +45,6 @@ class Adadelta(Optimizer):
 
     def update(self, params: Arrays, grads: Arrays, states: States, group: dict[str, Any]) -> None:
         """One step of arrays of one dtype and device."""
+        averages = [remembered(states, name, params) for name in ("square_avg", "acc_delta")]
         self.count(states, group["capturable"], params[0])
-        averages = (remembered(states, name, params) for name in ("square_avg", "acc_delta"))
         adadelta(params, grads, *averages, rho=group["rho"], eps=group["eps"], **self.common(group))

@@ -48,8 +48,9 @@ class Adagrad(Optimizer):
 
     def update(self, params: Arrays, grads: Arrays, states: States, group: dict[str, Any]) -> None:
         """One step of arrays of one dtype and device."""
+        sums = remembered(states, "sum", params, group["initial_accumulator_value"])
         self.count(states, group["capturable"], params[0])
-        sums, steps = remembered(states, "sum", params, group["initial_accumulator_value"]), [s["step"] for s in states]
+        steps = [s["step"] for s in states]
         options = {"lr_decay": group["lr_decay"], "eps": group["eps"], **self.common(group)}
         for same, *lists in partition(numbered(steps), steps, params, grads, sums):
             adagrad(*lists, step=same[0], **options)

@@ -48,8 +48,8 @@ class Adam(Optimizer):
 
     def update(self, params: Arrays, grads: Arrays, states: States, group: dict[str, Any]) -> None:
         """One step of arrays of one dtype and device."""
-        self.count(states, group["capturable"], params[0])
         averages = [remembered(states, name, params) for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else []))]
+        self.count(states, group["capturable"], params[0])
         steps = [s["step"] for s in states]
         common, (beta1, beta2) = self.common(group), group["betas"]
         for same, *lists in partition(numbered(steps), steps, params, grads, *averages):

@@ -50,8 +50,8 @@ class NAdam(Optimizer):
 
     def update(self, params: Arrays, grads: Arrays, states: States, group: dict[str, Any]) -> None:
         """One step of arrays of one dtype and device."""
-        self.count(states, group["capturable"], params[0])
         averages = [remembered(states, name, params) for name in ("exp_avg", "exp_avg_sq")]
+        self.count(states, group["capturable"], params[0])
         steps, (beta1, beta2), decay = [s["step"] for s in states], group["betas"], group["momentum_decay"]
         options = {"beta1": beta1, "beta2": beta2, "eps": group["eps"], "momentum_decay": decay, **self.common(group)}
         for (step, *_), counted, *lists in partition(numbered(steps), steps, states, params, grads, *averages):

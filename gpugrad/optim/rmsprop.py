@@ -51,9 +51,9 @@ class RMSprop(Optimizer):
 
     def update(self, params: Arrays, grads: Arrays, states: States, group: dict[str, Any]) -> None:
         """One step of arrays of one dtype and device."""
-        self.count(states, group["capturable"], params[0])
         square_avgs = remembered(states, "square_avg", params)
         grad_avgs = remembered(states, "grad_avg", params) if group["centered"] else None
         buffers = remembered(states, "momentum_buffer", params) if group["momentum"] > 0 else None
+        self.count(states, group["capturable"], params[0])
         options = {name: group[name] for name in ("alpha", "eps", "momentum")}
         rmsprop(params, grads, square_avgs, grad_avgs, buffers, **options, **self.common(group))

@@ -227,6 +227,7 @@ def test_a_model_that_moves_after_its_first_step(fake_cupy: Any) -> None:
         with pytest.raises(error, match=r"after model.to\(...\), call optimizer.load_state_dict\(optimizer.state_dict\(\)\)"):
             optimizer.step()
         assert all(np.array_equal(p.numpy(), b) for p, b in zip(model.parameters(), before))
+        assert {float(state["step"]) for state in optimizer.state.values()} == {1}
         optimizer.load_state_dict(optimizer.state_dict())
         optimizer.step()
         assert not any(np.array_equal(p.numpy(), b) for p, b in zip(model.parameters(), before))
