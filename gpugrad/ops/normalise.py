@@ -232,7 +232,8 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: expected running_mean and running_var in evaluation, got None; with training=True those of x are taken")
         wide = astype(running_var, np.float32) if is_half(dtype_of(running_var)) else running_var
-        h = astype((x - running_mean.reshape(column)) * (1 / sqrt(wide + eps)).reshape(column), dtype_of(x), copy=False)
+        scale = 1 / sqrt(wide + eps) if weight is None else weight / sqrt(wide + eps)
+        weight, h = None, astype((x - running_mean.reshape(column)) * scale.reshape(column), dtype_of(x), copy=False)
     return _scaled_and_shifted(h, weight, bias, column)
 
 

@@ -134,7 +134,7 @@ class MLP(Sequential):
 
     Args:
         activation: a name, or a function that makes a module.
-        norm: "batch", "layer" or "rms": normalise before each activation.
+        norm: "batch", "layer" or "rms": normalise before each activation. Before "batch" a bias changes nothing, and its gradient is 0 to rounding.
         dropout: the probability of a :class:`Dropout` behind each activation.
         residual: make a :class:`Residual` of each hidden block whose input is as wide as its output.
 
