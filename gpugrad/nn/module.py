@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -105,12 +107,14 @@ class Module(Contents):
     # ------------------------------------------------------------------ changing all at once
 
     def to(self: M, *args: Any, device: str | None = None, dtype: Any = None) -> M:
-        """Move parameters and buffers to a device, cast those of floating dtype, or both: ``m.to("cuda")``, ``m.to(np.float64)``. In place; returns the module."""
-        for a in args:
-            if isinstance(a, str) and (a in ("cpu", "auto") or a.startswith("cuda")):
-                device = a
-            elif a is not None:
-                dtype = a
+        """Move parameters and buffers to a device, cast those of floating dtype, or both: ``m.to("cuda")``, ``m.to(np.float64)``, ``m.to(tensor)``. In place;
+        returns the module.
+
+        Raises:
+            TypeError: neither a device nor a dtype of floats or complex numbers. Nothing has been changed.
+            gpugrad.DeviceError: there is no such device.
+        """
+        device, dtype = _destination(args, device, dtype)
         for _, t in self._named_tensors():
             grad, t.grad = (t.grad, None) if t.requires_grad else (None, t.grad)
             t.data = _converted(t.data, device, dtype)
@@ -125,6 +129,18 @@ class Module(Contents):
     def cuda(self: M) -> M:
         """Move to the current GPU."""
         return self.to("cuda")
+
+    def float(self: M) -> M:
+        """``to(np.float32)``."""
+        return self.to(np.float32)
+
+    def double(self: M) -> M:
+        """``to(np.float64)``."""
+        return self.to(np.float64)
+
+    def half(self: M) -> M:
+        """``to(np.float16)``."""
+        return self.to(np.float16)
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
         """Call ``fn`` with every module inside and at last with this one (to initialise them, say); returns the module."""
@@ -191,6 +207,29 @@ def _misfit(path: str, value: Any, own: Tensor) -> str | None:
     if not numeric or (value.dtype.kind == "c" and own.dtype.kind != "c"):
         return f"{path}: got dtype {value.dtype}, expected one that can be cast to {own.dtype}"
     return None
+
+
+def _destination(args: Any, device: str | None, dtype: Any) -> tuple[str | None, Any]:
+    """Device and dtype, told apart."""
+    for a in args:
+        if type(a) is Tensor:
+            device, dtype = a.device, a.dtype
+        elif isinstance(a, str) and (a in ("cpu", "auto") or a.startswith("cuda")):
+            device = a
+        elif a is not None:
+            dtype = a
+    if dtype is None:
+        return device, None
+    if dtype == "bfloat16":
+        with contextlib.suppress(ImportError):
+            importlib.import_module("ml_dtypes")  # NumPy knows the name from then on
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"Module.to: got {dtype!r}, expected a device ('cpu', 'cuda', 'cuda:N', 'auto') or a dtype") from None
+    if not is_inexact(found):
+        raise TypeError(f"Module.to: got dtype {found}, expected one of floats or complex numbers, for parameters are differentiated")
+    return device, found
 
 
 def _converted(array: Any, device: str | None, dtype: Any) -> Any:

@@ -125,6 +125,23 @@ def test_to_changes_dtype_in_place_and_keeps_identity():
     gg.sum(net(np.ones((1, 3)))).backward()
 
 
+def test_to_what_is_neither_device_nor_dtype_of_floats():
+    net = Net()
+    for wrong, message in (("gpu", "got 'gpu', expected a device"), (np.int64, "got dtype int64, expected one of floats"), (bool, "got dtype bool")):
+        with pytest.raises(TypeError, match=rf"Module.to: {message}"):
+            net.to(wrong)
+    assert net.half().scale.dtype == np.float16
+    assert net.double().scale.dtype == net.to(gg.zeros(1, dtype=np.float64)).scale.dtype == np.float64
+    assert net.float().to("cpu", "float32").scale.dtype == np.float32
+
+
+def test_to_bfloat16_by_name():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    net = nn.MLP([2, 3, 1], norm="layer").to("bfloat16")
+    assert {p.dtype for p in net.parameters()} == {np.dtype(ml_dtypes.bfloat16)}
+    assert net(np.ones((4, 2), ml_dtypes.bfloat16)).dtype == ml_dtypes.bfloat16
+
+
 def test_to_a_device_and_back(device):
     net = nn.MLP([3, 4, 2], device=device)
     assert all(p.device.startswith(device) for p in net.parameters())
