@@ -89,9 +89,8 @@ def save(path: str, model: Model) -> None:
         "inputs": _scale(model.inputs),
         "outputs": None if model.outputs is None else _scale(model.outputs),
         "about": model.about,
-        "sha256": _digest(state),
     }
-    io.save(path, state, {"format": FORMAT, "description": json.dumps(description)})
+    io.save(path, state, {"format": FORMAT, "description": json.dumps(description | {"sha256": checksum(description, state)})})
 
 
 def load(path: str, device: str) -> Model:
@@ -114,8 +113,8 @@ def load(path: str, device: str) -> Model:
     _check(path, d)
     try:
         state = io.load(path)
-        if _digest(state) != d["sha256"]:
-            raise ValueError("the weights are not those that were saved")
+        if checksum(d, state) != d["sha256"]:
+            raise ValueError("its checksum is not that of what it holds")
         network = build(d["architecture"], device)
         network.load_state_dict(state)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -137,9 +136,10 @@ def _scale(s: data.Standardizer) -> dict[str, Any]:
     return {"mean": np.asarray(s.mean).tolist(), "std": np.asarray(s.std).tolist()}
 
 
-def _digest(state: Mapping[str, Any]) -> str:
-    """SHA-256 of the tensors, by which a flipped bit is noticed."""
-    digest = hashlib.sha256()
+def checksum(description: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """SHA-256 of the description and the tensors, by which a flipped bit is noticed."""
+    text = json.dumps({k: v for k, v in description.items() if k != "sha256"}, sort_keys=True)
+    digest = hashlib.sha256(text.encode())
     for name in sorted(state):
         array = np.ascontiguousarray(backend.to_device(state[name].data, "cpu"))
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())

@@ -188,12 +188,15 @@ def test_evaluate_needs_labels_that_the_model_knows(run, samples, tmp_path):
 
 
 def damaged(path, change):
-    """The bytes of a model file in which the description has been changed."""
+    """The bytes of a model file in which the description has been changed, and the checksum with it."""
     content = path.read_bytes()
     end = 8 + struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8:end])
     description = json.loads(header["__metadata__"]["description"])
+    before = description["sha256"]
     change(description)
+    if description.get("sha256") == before:
+        description["sha256"] = model_file.checksum(description, io.load(path))
     header["__metadata__"]["description"] = json.dumps(description)
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + content[end:]
@@ -242,14 +245,16 @@ def test_the_damage_is_all_that_those_files_have(run, samples, tmp_path):
 
 def test_models_that_are_none(run, samples, tmp_path):
     whole = (samples / "flowers.safetensors").read_bytes()
-    flipped = bytearray(whole)
+    flipped, mean = bytearray(whole), bytearray(whole)
     flipped[-9] ^= 1
+    mean[whole.index(b".", whole.index(b"mean")) + 1] ^= 1  # another digit
     io.save(tmp_path / "other", {"w": np.ones(3)})
     io.save(tmp_path / "deep", {"w": np.ones(3)}, {"format": model_file.FORMAT, "description": "[" * 100_000})
     cases = {
         "short": (whole[:-100], "is not a complete safetensors file"),
         "empty": (b"", "is not a complete safetensors file"),
-        "flipped": (bytes(flipped), "the weights are not those that were saved"),
+        "a weight": (bytes(flipped), "its checksum is not that of what it holds"),
+        "a mean": (bytes(mean), "its checksum is not that of what it holds"),
         "pickle": (b"\x80\x04cos\nsystem\n(S'true'\ntR.", "is not a complete safetensors file"),
     }
     for name, (content, message) in cases.items():
