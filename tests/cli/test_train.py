@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -387,8 +388,6 @@ def test_tensorboard(run, tiny, tmp_path):
 
 
 def test_without_tensorboard_or_matplotlib_the_remedy_is_named(run, tiny, tmp_path, monkeypatch):
-    import sys
-
     for module, options in (
         ("matplotlib", ["--plot", tmp_path / "p.png"]),
         ("tensorboard.summary.writer.event_file_writer", ["--tensorboard", tmp_path / "tb"]),
@@ -398,3 +397,18 @@ def test_without_tensorboard_or_matplotlib_the_remedy_is_named(run, tiny, tmp_pa
         assert (code, err.count("\n")) == (2, 1)
         assert "pip install" in err
         assert "epoch" not in out
+
+
+def test_the_bar_fits_a_terminal(run, tiny, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    code, out, err = run(*tiny, "--validation", "0.2", "--epochs", "12")
+    assert (code, err) == (0, "")
+    lines = [line for part in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out).splitlines() for line in part.split("\r")]
+    bar = next(line for line in reversed(lines) if line.startswith("epoch"))
+    assert re.fullmatch(r"epoch 12/12 \S+ [\d,]+ examples/s \d:\d\d:\d\d cpu\s*", bar)
+    numbers = lines[len(lines) - 1 - lines[::-1].index(bar) + 1]
+    assert re.fullmatch(r"loss \S+  accuracy \S+  val_loss \S+  val_accuracy \S+\s*", numbers)
+    assert max(len(bar), len(numbers)) <= 80
+    assert lines[-1].startswith("test accuracy: ")
