@@ -76,10 +76,23 @@ def _walk(thing: Any, path: str = "", declared: bool = False, seen: set[int] | N
         yield path, thing, declared
         if type(thing) is Tensor:
             return
-    items = vars(thing) if isinstance(thing, Contents) else thing if isinstance(thing, dict) else dict(enumerate(thing))
+    items = _items(thing)
     buffers: Any = _declared_buffers(type(thing)) if isinstance(thing, Contents) else ()  # type: ignore[arg-type]
     for key, value in items.items():
         yield from _walk(value, f"{path}.{key}" if path else str(key), key in buffers, seen)
+
+
+def _items(thing: Any) -> dict[Any, Any]:
+    return vars(thing) if isinstance(thing, Contents) else thing if isinstance(thing, dict) else dict(enumerate(thing))
+
+
+def at_path(thing: Any, path: str) -> Any:
+    """What a path leads to, whether or not it is the first that does; None where there is nothing."""
+    for key in path.split("."):
+        if not isinstance(thing, (Contents, dict, list, tuple)):
+            return None
+        thing = {str(k): v for k, v in _items(thing).items()}.get(key)
+    return thing
 
 
 @functools.cache

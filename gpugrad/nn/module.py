@@ -13,7 +13,7 @@ import numpy as np
 from gpugrad import backend, tape
 from gpugrad.autograd import no_grad
 from gpugrad.creation import get_default_dtype, tensor
-from gpugrad.nn.contents import Contents
+from gpugrad.nn.contents import Contents, at_path
 from gpugrad.nn.location import locate
 from gpugrad.tape import Tensor, is_inexact
 
@@ -83,17 +83,19 @@ class Module(Contents):
         Args:
             state: arrays or Tensors by path.
             strict: every path must be there, and no other; otherwise those that are missing or unknown are passed over, and returned.
+                A parameter that has several paths (a tied one) may come under any of them, or under all with the same values.
             from_torch: the weights of :class:`Linear` and :class:`Bilinear` come as PyTorch stores them, with out as the first axis, which is moved to the end.
 
         Raises:
             RuntimeError: paths, shapes or dtypes do not fit. All of them are named, and nothing has been changed.
         """
         own = dict(self._named_tensors())
+        state, problems = _under_first_paths(self, own, state)
         values = {path: backend.asarray(tape.plain(v)) for path, v in state.items() if path in own}
         if from_torch:
             values = {path: backend.namespace(v).moveaxis(v, 0, -1) if path in _weights_of_torch(self) and v.ndim else v for path, v in values.items()}
         missing, unexpected = [path for path in own if path not in state], [path for path in state if path not in own]
-        problems = [problem for path, v in values.items() if (problem := _misfit(path, v, own[path]))]
+        problems += [problem for path, v in values.items() if (problem := _misfit(path, v, own[path]))]
         if strict:
             problems += [f"{path}: missing, expected shape {own[path].shape}" for path in missing]
             problems += [f"{path}: unexpected, there is no such parameter or buffer" for path in unexpected]
@@ -192,6 +194,18 @@ class Module(Contents):
         if not lines:
             return f"{name}({self.extra_repr()}){note}"
         return "\n  ".join([f"{name}({self.extra_repr()}", *lines]) + f"\n){note}"
+
+
+def _under_first_paths(module: Module, own: Mapping[str, Tensor], state: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """``state`` with what comes under a later path of a tied parameter under its first; and the problems, where the values differ."""
+    first = {id(t): path for path, t in own.items()}
+    others = {path: first[id(t)] for path in state if path not in own and id(t := at_path(module, path)) in first}
+    found, problems = {path: v for path, v in state.items() if path not in others}, []
+    for path, known in others.items():
+        a, b = (backend.to_device(backend.asarray(tape.plain(v)), "cpu") for v in (state[path], found.setdefault(known, state[path])))
+        if not (a.shape == b.shape and (a == b).all()):
+            problems.append(f"{path}: got other values than {known}, with which it is tied")
+    return found, problems
 
 
 def _weights_of_torch(module: Module) -> set[str]:

@@ -460,6 +460,25 @@ def test_tied_parameters_are_saved_and_optimized_once():
     assert_array_equal(other(x).detach(), net(x).detach())
 
 
+def test_tied_parameters_may_come_under_any_of_their_paths():
+    """As in state of PyTorch, which has them under all."""
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), {"more": 1}.get, nn.Linear(2, 2, bias=False), nn.ReLU())
+    net[2].weight = net[0].weight
+    net.twice = [net[0]]
+    w = np.arange(4.0).reshape(2, 2)
+    for state in ({"0.weight": w, "2.weight": w, "twice.0.weight": w}, {"2.weight": w}, {"twice.0.weight": w}):
+        net[0].weight.detach().zero_()
+        assert net.load_state_dict(state) == ([], [])
+        assert_array_equal(net[2].weight.numpy(), w)
+    assert net.load_state_dict({"2.weight": w}, from_torch=True) == ([], [])
+    assert_array_equal(net[0].weight.numpy(), w.T)
+    with pytest.raises(RuntimeError, match=r"2.weight: got other values than 0.weight, with which it is tied"):
+        net.load_state_dict({"0.weight": w, "2.weight": w + 1})
+    for path in ("3.weight", "twice.1.weight", "twice.0.weight.0", "nothing"):
+        with pytest.raises(RuntimeError, match=f"{path}: unexpected"):
+            net.load_state_dict({"0.weight": w, path: w})
+
+
 def test_state_of_batch_norm_moves_and_keeps_its_integers():
     net = nn.MLP([2, 3, 1], norm="batch").to(np.float64)
     assert net[1].num_batches_tracked.dtype == np.int64
