@@ -203,3 +203,32 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str = "none") -> A
     if weight.dtype != dtype or (bias is not None and bias.dtype != dtype) or dtype.kind == "c" or not is_inexact(dtype) or not dtype.isnative:
         return ACTIVATIONS[activation](linear(x, weight, bias))
     return _from_y(x, weight, bias, act=activation) if activation in kernels.FROM_Y else _from_z(x, weight, bias, act=activation)[0]
+
+
+# ---------------------------------------------------------------------------------- act(Z) alone
+
+
+def _activated(z: Any, *, act: str) -> Any:
+    return kernels.bias_act(z.copy(), None, act=act)
+
+
+_activate = general(
+    "activate",
+    _activated,
+    [lambda g, _y, z, *, act: _act_backward(g, z, act=act)[0]],
+    [lambda t, _y, z, *, act: _act_backward(t, z, act=act)[0]],
+    samples=[Sample((3, 4), domain=(-3.0, 3.0), act=act) for act in kernels.ACTIVATIONS if act not in kernels.FROM_Y],
+    doc="act(Z) of a matrix, for the activations whose slope is taken from Z, in one pass over memory; its derivative too.",
+)
+
+
+def activate(z: Any, activation: str) -> Any:
+    """An activation of :func:`linear` alone, of an array of any shape; of real floats it is one operation, however many it is written with."""
+    z, shape = as_array(z), shape_of(z)
+    dtype = z.dtype
+    if activation in kernels.FROM_Y or dtype.kind == "c" or not is_inexact(dtype) or not dtype.isnative:
+        return ACTIVATIONS[activation](z)
+    if len(shape) == 2:
+        return _activate(z, act=activation)
+    rows = shape[0] if shape else 1
+    return reshape(_activate(reshape(z, (rows, math.prod(shape[1:]))), act=activation), shape)
