@@ -32,7 +32,7 @@ def check_parameters_used(module: Module, *outputs: Any) -> None:
         lines = [f"  {type(module).__name__}.{path} ({kind}), of shape {params[path].shape}" for path, kind in zip(unused, kinds, strict=True)]
         raise RuntimeError(
             f"the output does not depend on {len(unused)} of {len(params)} parameters, so they would get no gradient:\n" + "\n".join(lines) + "\n"
-            "Use them in forward, freeze them with requires_grad_(False), or take them out of the module"
+            "Use them in forward, freeze them with requires_grad_(False), or take them out of the module; training.fit(..., allow_unused=True) lets them be"
         )
 
 

@@ -44,6 +44,7 @@ def fit(
     autocast: Any = None,
     scaler: Any = None,
     ema: Any = None,
+    allow_unused: bool = False,
     callbacks: Iterable[Callback] = (),
     checkpoint: str | None = None,
     checkpoint_every: int = 1,
@@ -71,6 +72,7 @@ def fit(
         scaler: a :class:`gpugrad.amp.GradScaler`.
         ema: a :class:`gpugrad.optim.ExponentialMovingAverage`, updated after every step. Validation is with the averaged weights, and so are the best weights
             of ``EarlyStopping``; otherwise the model ends with its own, and ``with ema.applied():`` has the averages.
+        allow_unused: False raises at the first step where the loss does not depend on a parameter; see :func:`gpugrad.nn.check_parameters_used`.
         checkpoint: a directory for checkpoints, written after every ``checkpoint_every`` epochs and at the end, of which the last ``keep`` are kept.
         resume: go on from the latest good checkpoint as if training had never stopped, bit for bit, given the same arguments (``epochs`` may be larger); without a
             checkpoint begin at the beginning. Generators of your own, other than those of loaders and :mod:`gpugrad.random`, are not in a checkpoint.
@@ -85,6 +87,7 @@ def fit(
         CheckpointError: a checkpoint cannot be written, or does not fit what is resumed.
         KeyboardInterrupt: passed on after the callbacks' ``on_train_end``; the last checkpoint is untouched. Like the two above it carries the history of
             the epochs that were completed as ``error.history``.
+        RuntimeError: the loss does not depend on a parameter, unless ``allow_unused``.
         ValueError, TypeError: arguments that make no sense; they are found before the first step.
     """
     check_counts(epochs=epochs, accumulate=accumulate, checkpoint_every=checkpoint_every, keep=1 if keep is None else keep)
@@ -94,7 +97,7 @@ def fit(
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the directory of the checkpoints: fit(..., checkpoint=...)")
     steps = math.ceil(len(train) / accumulate)  # type: ignore[arg-type]
-    run = Run(model, loss, optimizer, epochs, steps, metrics or {}, schedule, scaler, ema, autocast=autocast_factory(autocast))
+    run = Run(model, loss, optimizer, epochs, steps, metrics or {}, schedule, scaler, ema, autocast=autocast_factory(autocast), allow_unused=allow_unused)
     hooks = Callbacks(callbacks)
     parts = {
         "model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler, "ema": ema, "generator": random.default_generator,
@@ -141,6 +144,8 @@ def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any
                     prediction = run.model(*inputs)
                     value = one_number(run.loss(prediction, target))
                 check_loss(value)
+                if not (run.step or run.allow_unused):
+                    nn.check_parameters_used(run.model, value)
                 share = value if len(group) == 1 else value * (rows_of(target) / examples)
                 (share if run.scaler is None else run.scaler.scale(share)).backward()
                 meter.put(number, rows_of(target), [value, *measured_by(run.metrics, prediction, target)])

@@ -31,6 +31,7 @@ class Run:
     scaler: Any = None
     ema: Any = None
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    allow_unused: bool = False
     epoch: int = 0  # of this epoch, from 1; before the first, how many a resumed run had done
     step: int = 0  # how many steps of the optimizer were done, in all epochs
     stop: bool = False  # set it to end the training after this epoch

@@ -530,3 +530,25 @@ def test_the_digits_are_learned():
         schedule=optim.lr_scheduler.CosineAnnealingLR(optimizer, 12),
     )  # fmt: skip
     assert history["val_accuracy"][-1] > 0.96
+
+
+def test_a_parameter_that_the_loss_does_not_depend_on_is_named_at_the_first_step():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            self.used, self.forgotten = linear(), linear(2)
+
+        def forward(self, x):
+            return self.used(x)
+
+    x, y = problem()
+    model = Forgetful()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(
+        RuntimeError, match=r"does not depend on 2 of 4 parameters.*\n.*Forgetful\.forgotten\.weight \(Linear\).*\n.*bias.*\n.*allow_unused=True"
+    ):
+        training.fit(model, F.mse_loss, optimizer, batches(x, y, 4), epochs=1)
+    assert not model.used.weight.data.any()
+    training.fit(model, F.mse_loss, optimizer, batches(x, y, 4), epochs=1, allow_unused=True)
+    assert model.used.weight.data.all() and not model.forgotten.weight.data.any()
+    model.forgotten.requires_grad_(False)
+    training.fit(model, F.mse_loss, optim.SGD(model.used.parameters(), 0.1), batches(x, y, 4), epochs=1)
