@@ -58,13 +58,20 @@ def _accumulated(name: str) -> Any:
     return f
 
 
+_NUMPYS = ("out", "where", "initial", "mean", "correction")
+_PYTORCHS = {"keepdim": "keepdims=", "dim": "axis=", "unbiased": "ddof="}
+
+
 def _refuse(name: str, out: Any, options: dict[str, Any]) -> None:
-    """NumPy's options that have no meaning here, unless they are at their defaults."""
+    """NumPy's options that have no meaning here, unless they are at their defaults, and names that NumPy does not have."""
     if out is None and not options:
         return
-    given = [key for key, value in {"out": out, **options}.items() if value is not None and value is not True and value is not np._NoValue]
-    if given:
-        raise TypeError(f"{name}() does not take {given[0]}=: the result is a new array; leave elements out with gg.where(mask, x, neutral_element)")
+    for key, value in {"out": out, **options}.items():
+        if key not in _NUMPYS:
+            remedy = f"write {_PYTORCHS[key]}" if key in _PYTORCHS else "expected axis= and keepdims="
+            raise TypeError(f"{name}() got an unexpected keyword argument {key!r}: {remedy}")
+        if value is not None and value is not np._NoValue and not (key == "where" and value is True):
+            raise TypeError(f"{name}() does not take {key}=: the result is a new array; leave elements out with gg.where(mask, x, neutral_element)")
 
 
 # ---- sum and mean: linear, their transpose repeats the cotangent

@@ -333,3 +333,14 @@ def test_devices_agree(f, put, device):
     np.testing.assert_allclose(float(y), expected, rtol=1e-10)
     product = gg.hvp(lambda x: gg.sum(f(x) ** 2), put(X), put(np.ones_like(X)))
     np.testing.assert_allclose(gg.backend.to_device(product, "cpu"), gg.hvp(lambda x: gg.sum(f(x) ** 2), X, np.ones_like(X)), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "amax", "amin", "prod", "var", "std", "any", "all", "nansum", "nanmean"])
+@pytest.mark.parametrize(("option", "remedy"), [("keepdim", "keepdims="), ("dim", "axis="), ("unbiased", "ddof="), ("axiss", "axis= and keepdims=")])
+@pytest.mark.parametrize("value", [True, None, 0])
+def test_a_misspelt_option_is_never_passed_over(name, option, remedy, value):
+    for x in (np.ones((2, 2)), gg.ones((2, 2))):
+        with pytest.raises(
+            TypeError, match=rf"{name.removeprefix('a') if name in ('amax', 'amin') else name}\(\) got an unexpected keyword argument '{option}': .*{remedy}"
+        ):
+            getattr(gg, name)(x, **{option: value})
