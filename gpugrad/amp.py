@@ -102,6 +102,10 @@ class autocast(ContextDecorator):  # noqa: N801
         dtype: "float16" or "bfloat16". For float16 see :class:`GradScaler`.
         enabled: False makes the block one in which nothing is cast, also within another.
 
+    Raises:
+        ValueError: another dtype.
+        ImportError: bfloat16 without ml_dtypes (``pip install 'gpugrad[bfloat16]'``).
+
     Only the thread that opens the block autocasts. Nothing that is computed outside such blocks takes longer for there being autocast.
     """
 
@@ -127,9 +131,12 @@ def _count(change: int) -> None:
 
 
 def _half(dtype: Any) -> Any:
-    import ml_dtypes  # here, for it makes NumPy know the name
-
-    found = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    if dtype == "bfloat16":
+        try:
+            from ml_dtypes import bfloat16 as dtype
+        except ImportError as error:
+            raise ImportError(f"bfloat16 needs ml_dtypes, which cannot be imported ({error}): pip install 'gpugrad[bfloat16]'") from None
+    found = np.dtype(dtype)
     if found.name not in ("float16", "bfloat16"):
         raise ValueError(f"autocast: got dtype {found}, expected 'float16' or 'bfloat16'")
     return found

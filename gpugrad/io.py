@@ -26,6 +26,9 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
     """
     from safetensors.numpy import save as to_bytes
 
+    if not isinstance(tensors, Mapping):
+        hint = ": the file's name comes first" if isinstance(path, Mapping) else ": write module.state_dict()" if hasattr(tensors, "state_dict") else ""
+        raise TypeError(f"expected a dict of Tensors or arrays by name, got {type(tensors).__name__}{hint}")
     content = to_bytes({name: _array(name, t) for name, t in tensors.items()}, _checked(metadata))
     with replacing(path) as file:
         file.writelines(_with_sorted_metadata(content))
@@ -98,7 +101,8 @@ def _array(name: Any, value: Any) -> np.ndarray:
         raise TypeError(f"names of Tensors must be str, got {name!r}")
     value = plain(value)
     if not backend.is_array(value):
-        raise TypeError(f"{name}: expected a Tensor or an array, got {type(value).__name__}")
+        hint = "; an optimizer's state goes into a training.save_checkpoint" if isinstance(value, (dict, list)) else ""
+        raise TypeError(f"{name}: expected a Tensor or an array, got {type(value).__name__}{hint}")
     if value.dtype.kind == "c":
         raise ValueError(f"{name}: safetensors files have no {value.dtype}: save its real and imaginary parts")
     return np.asarray(backend.to_device(value, "cpu"), order="C")

@@ -567,3 +567,13 @@ def test_scaled_micro_batches_are_one_batch(device):
     assert np.abs(whole - draw(5, 2)).max() > 0.05
     for parts in (2, 4):
         assert_allclose(train(parts), whole, atol=2e-3)
+
+
+def test_without_ml_dtypes_float16_works_and_bfloat16_names_the_extra(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with amp.autocast("float16"):
+        assert (gg.ones((2, 2), dtype=np.float32) @ gg.ones((2, 2), dtype=np.float32)).dtype == np.float16
+    with pytest.raises(ImportError, match=r"pip install 'gpugrad\[bfloat16\]'"):
+        amp.autocast("bfloat16")

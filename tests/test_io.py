@@ -103,3 +103,15 @@ def test_a_failed_write_leaves_nothing_behind(path, monkeypatch):
         io.save(path, {"a": np.zeros(2)})
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert_array_equal(io.load(path)["a"].numpy(), [1, 1])
+
+
+def test_what_is_not_a_dict_of_arrays_is_named(tmp_path):
+    from gpugrad import nn, optim
+
+    model = nn.Linear(2, 1)
+    with pytest.raises(TypeError, match=r"expected a dict of Tensors .* got str: the file's name comes first"):
+        io.save(model.state_dict(), "m.safetensors")
+    with pytest.raises(TypeError, match=r"got Linear: write module.state_dict\(\)"):
+        io.save(tmp_path / "m", model)
+    with pytest.raises(TypeError, match=r"state: expected a Tensor .* got dict; .*training\.save_checkpoint"):
+        io.save(tmp_path / "m", optim.Adam(model.parameters()).state_dict())

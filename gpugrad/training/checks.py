@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from gpugrad import nn
+from gpugrad.data import Subset, TensorDataset
 from gpugrad.optim import LBFGS
 from gpugrad.optim.norm import as_real, total_norm
 from gpugrad.tape import Tensor, is_inexact, plain
@@ -33,20 +35,51 @@ def check_batches(train: Any) -> None:
         TypeError: they have no length.
         ValueError: there are none.
     """
+    if isinstance(train, (TensorDataset, Subset)):
+        raise TypeError(f"train must be batches, got a {type(train).__name__}: wrap it, as in data.DataLoader(dataset, batch_size=32, shuffle=True)")
     if not hasattr(train, "__len__"):
         raise TypeError(f"train must have a length, the number of its batches, got {type(train).__name__}: use a gpugrad.data.DataLoader, or a list of batches")
     if len(train) == 0:
         raise ValueError("train has no batches: expected at least one")
 
 
-def check_schedule(schedule: Any, every: str) -> None:
-    """What a schedule wants to know is known when it is stepped.
+def check_parts(model: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
+    """Each is what it is called, and the optimizer has parameters of the model.
 
     Raises:
-        ValueError: it is not, or ``every`` is neither "epoch" nor "step".
+        TypeError: one is something else.
+        ValueError: the optimizer has parameters of another model.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a gpugrad.nn.Module, got {_described(model)}")
+    if isinstance(loss, type) or not callable(loss) or hasattr(loss, "param_groups"):
+        raise TypeError(f"loss must be a function of (prediction, target), such as nn.CrossEntropyLoss(), got {_described(loss)}")
+    if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"optimizer must be an optimizer, such as optim.Adam(model.parameters()), got {_described(optimizer)}")
+    if not isinstance(metrics, (Mapping, type(None))):
+        raise TypeError(f"metrics must be a dict of functions by name, such as {{'accuracy': training.metrics.accuracy}}, got {_described(metrics)}")
+    own = {id(p) for p in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("the optimizer has none of the model's parameters, so nothing would be trained: make it of model.parameters()")
+
+
+def _described(x: Any) -> str:
+    return f"the class {x.__name__}: call it" if isinstance(x, type) else type(x).__name__
+
+
+def check_schedule(schedule: Any, every: str, optimizer: Any) -> None:
+    """A schedule is of this optimizer, and what it wants to know is known when it is stepped.
+
+    Raises:
+        TypeError: it is no schedule.
+        ValueError: it is not of this optimizer, or ``every`` is neither "epoch" nor "step".
     """
     if every not in ("epoch", "step"):
         raise ValueError(f"schedule_every must be 'epoch' or 'step', got {every!r}")
+    if schedule is not None and (isinstance(schedule, type) or not hasattr(schedule, "step")):
+        raise TypeError(f"schedule must be a schedule of optim.lr_scheduler, made of the optimizer, got {_described(schedule)}")
+    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+        raise ValueError("the schedule is that of another optimizer, whose rates alone it would change: make it of this one")
     if schedule is not None and every == "step" and wants_metric(schedule):
         raise ValueError(f"{type(schedule).__name__} is given a number that is known once an epoch: schedule_every must be 'epoch', got 'step'")
 

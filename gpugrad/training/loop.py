@@ -17,6 +17,7 @@ from gpugrad.training.checks import (
     check_gradients,
     check_loss,
     check_losses,
+    check_parts,
     check_schedule,
     check_weights,
     wants_closure,
@@ -91,8 +92,9 @@ def fit(
         ValueError, TypeError: arguments that make no sense; they are found before the first step.
     """
     check_counts(epochs=epochs, accumulate=accumulate, checkpoint_every=checkpoint_every, keep=1 if keep is None else keep)
+    check_parts(model, loss, optimizer, metrics)
     check_batches(train)
-    check_schedule(schedule, schedule_every)
+    check_schedule(schedule, schedule_every, optimizer)
     check_gradients(optimizer, scaler, max_grad_norm)
     if resume and checkpoint is None:
         raise ValueError("resume=True needs the directory of the checkpoints: fit(..., checkpoint=...)")

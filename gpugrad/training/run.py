@@ -98,6 +98,11 @@ class Callbacks:
         for c in self.all:
             if not isinstance(c, Callback):
                 raise TypeError(f"a callback must be a gpugrad.training.Callback, got {c!r:.60}{': call it' if isinstance(c, type) else ''}")
+            unknown = [name for name in dir(c) if name.startswith("on_") and not hasattr(Callback, name)]
+            if unknown:
+                raise TypeError(
+                    f"{type(c).__name__} has {unknown[0]}, which nobody calls; hooks are {', '.join(n for n in dir(Callback) if n.startswith('on_'))}"
+                )
 
     def __call__(self, event: str, run: Run) -> None:
         for c in self.all:

@@ -552,3 +552,36 @@ def test_a_parameter_that_the_loss_does_not_depend_on_is_named_at_the_first_step
     assert model.used.weight.data.all() and not model.forgotten.weight.data.any()
     model.forgotten.requires_grad_(False)
     training.fit(model, F.mse_loss, optim.SGD(model.used.parameters(), 0.1), batches(x, y, 4), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"model": lambda m, o: F.relu}, TypeError, "model must be a gpugrad.nn.Module, got "),
+        ({"loss": lambda m, o: nn.MSELoss}, TypeError, r"loss must be a function of \(prediction, target\), .*got the class MSELoss: call it"),
+        ({"loss": lambda m, o: o, "optimizer": lambda m, o: nn.MSELoss()}, TypeError, "loss must be a function .*, got SGD"),
+        ({"optimizer": lambda m, o: optim.SGD}, TypeError, "optimizer must be an optimizer, .* got the class SGD: call it"),
+        ({"optimizer": lambda m, o: optim.SGD(linear().parameters(), 0.1)}, ValueError, "none of the model's parameters"),
+        ({"metrics": lambda m, o: metrics.accuracy}, TypeError, "metrics must be a dict of functions by name"),
+        ({"schedule": lambda m, o: "cosine"}, TypeError, "schedule must be a schedule of optim.lr_scheduler, .* got str"),
+        ({"schedule": lambda m, o: optim.lr_scheduler.StepLR(optim.SGD(m.parameters(), 0.1), 1)}, ValueError, "schedule is that of another optimizer"),
+        ({"train": lambda m, o: data.TensorDataset(*problem())}, TypeError, r"train must be batches, got a TensorDataset: .*DataLoader\("),
+    ],
+)
+def test_parts_that_are_something_else_are_named_before_the_first_step(change, error, message):
+    model = linear()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    given = {"model": model, "loss": F.mse_loss, "optimizer": optimizer, "train": batches(*problem(), 4)}
+    with pytest.raises(error, match=message):
+        training.fit(**given | {name: make(model, optimizer) for name, make in change.items()}, epochs=1)
+    assert not model.weight.data.any()
+
+
+def test_a_misspelt_hook_is_found():
+    class Mine(training.Callback):
+        def on_batch_end(self, run):
+            raise AssertionError
+
+    model = linear()
+    with pytest.raises(TypeError, match=r"Mine has on_batch_end, which nobody calls; hooks are .*on_step_end"):
+        training.fit(model, F.mse_loss, optim.SGD(model.parameters(), 0.1), batches(*problem(), 4), epochs=1, callbacks=[Mine()])
