@@ -64,7 +64,24 @@ from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, linearize, sto
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("amp", "autograd", "backend", "cuda", "data", "io", "kernels", "linalg", "nn", "optim", "random", "special", "testing", "training", "tree", "viz")
+_SUBMODULES = (
+    "amp",
+    "autograd",
+    "backend",
+    "cuda",
+    "data",
+    "io",
+    "kernels",
+    "linalg",
+    "nn",
+    "optim",
+    "random",
+    "special",
+    "testing",
+    "training",
+    "tree",
+    "viz",
+)
 
 
 def __getattr__(name: str) -> _Any:

@@ -122,4 +122,5 @@ def _split(rows: Source, labels: np.ndarray, args: argparse.Namespace) -> list[n
 
 def _check_classes(rows: Source, train: np.ndarray, classes: list[str]) -> None:
     if classes and len(missing := np.flatnonzero(np.bincount(train, minlength=len(classes)) == 0)):
-        raise RefusalError(f"{rows.path!r}: class {classes[missing[0]]!r} of column {rows.targets[0]!r} has too few rows: none is left to learn from")
+        remedy = "; for numbers use --task regression" if rows.y is not None and rows.y.dtype.kind in "iuf" else ""
+        raise RefusalError(f"{rows.path!r}: class {classes[missing[0]]!r} of column {rows.targets[0]!r} has too few rows: none is left to learn from{remedy}")

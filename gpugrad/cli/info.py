@@ -18,7 +18,8 @@ _OPTIONAL = (
     ("numba", ("numba",), "pip install numba for the fused kernels on the CPU"),
     ("scikit-learn", ("scikit-learn",), "pip install 'gpugrad[demo]' for the digits of gpugrad train"),
     ("matplotlib", ("matplotlib",), "pip install 'gpugrad[plot]' for gpugrad train --plot"),
-    ("tensorboard", ("tensorboard",), "pip install tensorboard for gpugrad train --tensorboard"),
+    ("tensorboard", ("tensorboard",), "pip install 'gpugrad[tensorboard]' for gpugrad train --tensorboard"),
+    ("ml_dtypes", ("ml_dtypes",), "pip install 'gpugrad[bfloat16]' for bfloat16"),
 )
 
 

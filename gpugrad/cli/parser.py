@@ -29,7 +29,7 @@ EPILOG = f"""schedules of the learning rate:
 
 examples:
   gpugrad train
-  gpugrad train --data iris.csv --target species --layers 16 --epochs 100
+  gpugrad train --data iris.csv --target species --layers 16 --epochs 100 --lr 0.02
   gpugrad train --data houses.csv --validation 0.1 --early-stopping 10 \\
                 --plot houses.png
   gpugrad train --data mnist/ --device cuda --dtype bfloat16 --checkpoint run/

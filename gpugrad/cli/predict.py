@@ -49,6 +49,8 @@ def _arrays(model: model_file.Model, outputs: np.ndarray) -> dict[str, Any]:
     if model.task == "regression":
         return {"prediction": outputs[:, 0] if len(model.targets) == 1 else outputs, "targets": np.array(model.targets)}
     names = np.array(model.classes)
+    if all(name.removeprefix("-").isdecimal() and name == str(int(name)) and abs(int(name)) < 1 << 63 for name in model.classes):
+        names = names.astype(np.int64)
     return {"prediction": names[outputs.argmax(axis=1)], "probability": outputs, "classes": names}
 
 

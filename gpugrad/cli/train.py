@@ -62,6 +62,9 @@ def _check_options(args: argparse.Namespace) -> None:
             import matplotlib  # noqa: F401
         except ImportError as error:
             raise RefusalError(f"--plot needs Matplotlib, which cannot be imported ({error}): pip install 'gpugrad[plot]'") from None
+    if args.dtype in ("float16", "bfloat16"):
+        with refusing(ImportError, before="--dtype: "):
+            amp.autocast(args.dtype)
     if args.log is not None:
         files.check_writable("--log", args.log)
     for option in ("checkpoint", "tensorboard"):

@@ -38,7 +38,7 @@ def plot_history(history: History | Iterable[dict[str, Any]], path: str | os.Pat
         raise ValueError("plot_history: the history has no epochs yet")
     history = History(rows)
     panels = [(draw, names) for draw, names in _panels(history.names()) if names]
-    columns = min(len(panels), 2)
+    columns = 3 if len(panels) == 3 else min(len(panels), 2)
     figure = Figure(figsize=(5.2 * columns, 3.5 * -(-len(panels) // columns)), dpi=130, layout="constrained")
     for i, (draw, names) in enumerate(panels):
         axes = figure.add_subplot(-(-len(panels) // columns), columns, i + 1)
@@ -96,12 +96,8 @@ def _metrics(axes: Any, history: History, names: list[str]) -> None:
 
 def _rate(axes: Any, history: History, names: list[str]) -> None:
     _line(axes, history, "lr", color="#444444")
-    rates = [v for v in history["lr"] if np.isfinite(v)]
-    if rates and 0 < np.median(rates) < 0.1 * max(rates):  # powers of a factor; a cosine, which ends near 0, is not
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     axes.set_ylabel("learning rate")
 
 
@@ -113,9 +109,7 @@ def _norms(axes: Any, history: History, names: list[str], most: int = 8) -> None
     for i, name in enumerate(names):
         shade = colormaps["viridis"](0.9 * i / max(len(names) - 1, 1))
         _line(axes, history, name, color=shade, label=name.removeprefix("grad_norm/") if i in named else None)
-    values = np.array([history[name] for name in names], float)
-    if (values[np.isfinite(values)] > 0).any():
-        axes.set_yscale("log")
+    _logarithmic_if_wide(axes, [v for name in names for v in history[name] if v > 0])
     axes.set_ylabel("gradient norm")
     axes.legend(frameon=False, title="layer", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 

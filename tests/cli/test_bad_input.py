@@ -396,3 +396,11 @@ def test_a_standard_output_that_is_full(samples):
 
 def test_main_is_what_the_script_calls():
     assert cli.main is __import__("gpugrad.__main__", fromlist=["main"]).main
+
+
+def test_bfloat16_without_ml_dtypes_is_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "--dtype", "bfloat16", "--device", "cpu"]) == 2
+    err = capsys.readouterr().err
+    assert "--dtype: bfloat16 needs ml_dtypes" in err and "pip install 'gpugrad[bfloat16]'" in err and err.count("\n") == 1

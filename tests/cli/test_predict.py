@@ -89,3 +89,14 @@ def test_many_rows_go_through_in_parts(run, samples, tmp_path, monkeypatch):
     parts = run("predict", samples / "prices.safetensors", "--data", samples / "prices.csv")[1]
     a, b = ([float(row["price"]) for row in table(text)] for text in (whole, parts))
     assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_classes_that_are_whole_numbers_stay_numbers_in_an_npz_file(run, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2))
+    np.savez(tmp_path / "n.npz", x=x, y=(x[:, 0] > 0) * 7 - 2)
+    run("train", "--data", tmp_path / "n.npz", "--epochs", 2, "--layers", "4", "--output", tmp_path / "n.safetensors")
+    run("predict", tmp_path / "n.safetensors", "--data", tmp_path / "n.npz", "--output", tmp_path / "p.npz")
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as saved:
+        assert saved["prediction"].dtype == saved["classes"].dtype == np.int64
+        assert saved["classes"].tolist() == [-2, 5]
