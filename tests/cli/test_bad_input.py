@@ -352,7 +352,8 @@ def test_a_process_says_the_same(samples, tmp_path):
 def test_a_process_is_interrupted(tiny):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "gpugrad", *tiny, "--epochs", "1000000"]
-    with subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell is started with the signal ignored
+    with subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed) as child:
         assert child.stdout is not None
         while not child.stdout.readline().startswith("epoch"):
             assert child.poll() is None
