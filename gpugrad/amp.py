@@ -172,6 +172,13 @@ class GradScaler:
         self._found: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # optimizer -> whether its gradients are not finite, of no axes and on their device
         self._stepped: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is known of optimizers since the last ``update``."""
+        return {name: value for name, value in vars(self).items() if name not in ("_found", "_stepped")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _found=WeakKeyDictionary(), _stepped=WeakKeyDictionary())
+
     def get_scale(self) -> float:
         """The factor; 1 if not enabled."""
         return self._scale if self.enabled else 1.0

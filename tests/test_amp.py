@@ -577,3 +577,11 @@ def test_without_ml_dtypes_float16_works_and_bfloat16_names_the_extra(monkeypatc
         assert (gg.ones((2, 2), dtype=np.float32) @ gg.ones((2, 2), dtype=np.float32)).dtype == np.float16
     with pytest.raises(ImportError, match=r"pip install 'gpugrad\[bfloat16\]'"):
         amp.autocast("bfloat16")
+
+
+def test_a_scaler_can_be_pickled():
+    import pickle
+
+    scaler = amp.GradScaler(init_scale=8.0)
+    scaler.update(4.0)
+    assert pickle.loads(pickle.dumps(scaler)).state_dict() == scaler.state_dict()

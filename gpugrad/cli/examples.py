@@ -51,6 +51,8 @@ def load(args: argparse.Namespace) -> Parts:
         rows = readers.read(args.data, args.target, args.ignore)
     task = args.task if args.task != "auto" else "classification" if _look_like_classes(rows) else "regression"
     y, classes = _coded(rows) if task == "classification" else (source.numbers(rows), [])
+    if not y.size:
+        raise RefusalError(f"{args.data!r}: the targets have shape {y.shape}: there is nothing to learn")
     train, validation, test = _split(rows, y if classes else np.zeros(len(y)), args)
     _check_classes(rows, y[train], classes)
     x = rows.x

@@ -17,9 +17,11 @@ def check_writable(option: str, path: str, ending: tuple[str, ...] = ()) -> None
     """
     if not path or os.path.isdir(path):
         raise RefusalError(f"{option}: {path!r} is a folder, expected the name of a file" if path else f"{option}: got an empty name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise RefusalError(f"{option}: {path!r} is not a regular file, and only such a one can be replaced")
     if ending and not path.endswith(ending):
         raise RefusalError(f"{option}: {path!r} ends in {os.path.splitext(path)[1] or 'nothing'!r}, expected {' or '.join(ending)}")
-    check_folder(option, os.path.dirname(path) or ".")
+    check_folder(option, os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or ".")
 
 
 def check_folder(option: str, folder: str) -> None:
@@ -54,12 +56,12 @@ def saving(option: str, path: str, save: Callable[[], None]) -> None:
     """Call ``save``; what the system says against it becomes a refusal.
 
     Raises:
-        RefusalError: the file cannot be written, with exit code 1.
+        RefusalError: the file cannot be written.
     """
     try:
         save()
     except OSError as error:
-        raise RefusalError(f"{option}: cannot write {path!r}: {error.strerror or error}", 1) from None
+        raise RefusalError(f"{option}: cannot write {path!r}: {error.strerror or error}") from None
 
 
 def check_distinct(paths: dict[str, str | None]) -> None:

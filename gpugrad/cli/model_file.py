@@ -192,6 +192,7 @@ def _rules(d: dict[str, Any], file_size: int) -> Iterator[tuple[str, Callable[[]
     yield "a task that there is", lambda: d["task"] in TASKS
     yield "names of columns that fit the network", lambda: _names(d["columns"]) == a["sizes"][0]
     yield "names of targets", lambda: _names(d["targets"]) == (1 if d["task"] == "classification" else a["sizes"][-1])
+    yield "inputs and targets of different names", lambda: not set(d["columns"]) & set(d["targets"])
     yield "names of classes that fit the network", lambda: _names(d["classes"]) == (a["sizes"][-1] if d["task"] == "classification" else 0)
     yield "how the inputs are standardised", lambda: _is_scale(d["inputs"], a["sizes"][0])
     yield "how the outputs are standardised", lambda: d["outputs"] is None if d["task"] == "classification" else _is_scale(d["outputs"], a["sizes"][-1])
@@ -203,6 +204,8 @@ def _names(x: Any) -> int:
     """How many different names there are in a list of them."""
     if not (isinstance(x, list) and all(isinstance(name, str) for name in x)):
         raise TypeError("not a list of names")
+    for name in x:
+        name.encode()  # half of a surrogate pair is no text
     return len(set(x))
 
 

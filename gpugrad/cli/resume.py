@@ -26,6 +26,7 @@ class Options(training.Callback):
     """
 
     def __init__(self, args: argparse.Namespace, device: str, parts: Parts) -> None:
+        self.place: str | None = None  # where the run goes on from
         self.options = {k: v for k, v in sorted(vars(args).items()) if k not in FREE} | {"device": device.partition(":")[0]}
         self.fingerprint = ""
         if args.checkpoint is not None:
@@ -53,9 +54,11 @@ class Options(training.Callback):
         differing = [k for k in self.options if k not in free and saved["options"].get(k) != self.options[k]]
         if differing:
             what = ", ".join(f"--{k.replace('_', '-')} was {_said(saved['options'].get(k))} and is {_said(self.options[k])}" for k in differing)
-            raise RefusalError(f"--resume: {place!r} was made with other options: {what}")
+            why = "; the schedule goes by --epochs: only a run with --schedule none can be made longer" if "epochs" in differing else ""
+            raise RefusalError(f"--resume: {place!r} was made with other options: {what}{why}")
         if saved.get("fingerprint") != self.fingerprint:
             raise RefusalError(f"--resume: {place!r} was made with other data")
+        self.place = place
 
     def state_dict(self) -> dict[str, Any]:
         """Options and fingerprint."""

@@ -28,7 +28,7 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = resume.Options(args, device, parts)
     random.seed(args.seed)
     model = _new_model(args, parts, device)
-    print(_summary(parts, model, device, args), flush=True)
+    print(_summary(parts, model, device, args) + (f"; goes on from {checkpoint.place}" if checkpoint.place else ""), flush=True)
     with np.errstate(all="ignore"):
         history = fit(model, parts, args, device, checkpoint)
     model.about |= {"seed": args.seed, "epochs": len(history), "options": checkpoint.options, "scores": dict(scores(model, parts))}
@@ -128,6 +128,7 @@ def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: s
     optimizer = recipes.make_optimizer(model.network.parameters(), args)
     schedule, every = recipes.make_schedule(optimizer, args, -(-len(batches) // args.accumulate))
     ema = optim.ExponentialMovingAverage(model.network, decay=args.ema, warmup=True) if args.ema else None
+    callbacks = _callbacks(args)
     try:
         history = training.fit(
             model.network,
@@ -144,7 +145,7 @@ def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: s
             autocast=args.dtype if args.dtype in ("float16", "bfloat16") else None,
             scaler=amp.GradScaler() if args.dtype == "float16" else None,
             ema=ema,
-            callbacks=[*_callbacks(args), checkpoint],
+            callbacks=[*callbacks, checkpoint],
             checkpoint=args.checkpoint,
             checkpoint_every=args.checkpoint_every,
             resume=args.resume,
@@ -152,15 +153,18 @@ def fit(model: Model, parts: examples.Parts, args: argparse.Namespace, device: s
     except training.TrainingError as error:
         raise RefusalError(f"{str(error).partition(': try')[0]}: try a smaller --lr (it was {optimizer.param_groups[0]['lr']:.3g}), or --clip 1", 1) from None
     except training.CheckpointError as error:
-        raise RefusalError(error, 1) from None
+        raise RefusalError(error) from None
     except KeyboardInterrupt:
         if args.checkpoint is None:
             raise
         raise RefusalError(f"interrupted; the same command with --resume goes on from the last checkpoint in {args.checkpoint!r}", 130) from None
     except OSError as error:
-        raise RefusalError(f"cannot write {error.filename or args.log or args.tensorboard!r}: {error.strerror or error}", 1) from None
+        raise RefusalError(f"cannot write {error.filename or args.log or args.tensorboard!r}: {error.strerror or error}") from None
     if ema is not None and not args.early_stopping:  # which has put back the best averages itself
         ema.copy_to(model.network)
+    for c in callbacks:
+        if isinstance(c, training.EarlyStopping) and c.stopped_epoch:
+            print(f"stopped: for {c.waited} epochs validation got no better; the weights are those of epoch {c.best_epoch}")
     return history
 
 

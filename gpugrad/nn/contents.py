@@ -57,8 +57,12 @@ class Contents:
 
     def _tensors(self) -> Iterator[tuple[str, Tensor, bool]]:
         """(path, Tensor, whether it is declared as a buffer)."""
+        paths = set()
         for path, t, declared in _walk(self):
             if type(t) is Tensor and t.is_leaf and (declared or t.requires_grad or not path.rpartition(".")[2].startswith("_")):
+                if path in paths:
+                    raise ValueError(f"{type(self).__name__} has two Tensors under the path {path!r}, of which a state dict would lose one: rename a key")
+                paths.add(path)
                 yield path, t, declared
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:

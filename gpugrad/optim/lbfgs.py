@@ -46,7 +46,7 @@ class LBFGS(Optimizer):
     Args:
         params: Tensors of one device. There is one group only.
         lr: the length t of a move in units of d; with a line search, the first one that it tries. The very first move is of length ``min(1, 1 / |g|_1) lr``.
-        max_iter, max_eval: the most moves and evaluations in one ``step``; max_eval is 5/4 max_iter unless it is given.
+        max_iter, max_eval: the most moves and evaluations in one ``step``; max_eval is 5/4 max_iter, at least 2, unless it is given.
         tolerance_grad: ends at ``max |g|`` up to this.
         tolerance_change: ends when neither the loss nor any parameter changes by more.
         history_size: for how many moves (s, y) are kept, each as large as all parameters.
@@ -68,7 +68,7 @@ class LBFGS(Optimizer):
         history_size: int = 100,
         line_search_fn: str | None = None,
     ) -> None:
-        options = {"lr": lr, "max_iter": max_iter, "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval, "tolerance_grad": tolerance_grad}
+        options = {"lr": lr, "max_iter": max_iter, "max_eval": max(max_iter * 5 // 4, 2) if max_eval is None else max_eval, "tolerance_grad": tolerance_grad}
         super().__init__(params, {**options, "tolerance_change": tolerance_change, "history_size": history_size, "line_search_fn": line_search_fn})
         self.params = self.param_groups[0]["params"]
         self._moves: list[Move] = []  # the oldest first
@@ -126,7 +126,8 @@ class LBFGS(Optimizer):
             self._remember(self._pending[0], g - self._pending[1])
             self._pending = None
         for left in reversed(range(group["max_iter"])):
-            if (evaluations := most - self._counts["func_evals"]) <= 0:
+            evaluations = most - self._counts["func_evals"]
+            if evaluations <= 0 and (left or group["line_search_fn"] is not None):  # a last move of fixed length needs none
                 break
             self._counts["n_iter"] += 1
             d, slope = self._direction(g)

@@ -489,3 +489,12 @@ def test_state_of_batch_norm_moves_and_keeps_its_integers():
     assert other[1].num_batches_tracked.item() == 1
     assert other[1].running_mean.dtype == np.float32
     assert_allclose(other[1].running_mean.numpy(), net[1].running_mean.numpy(), rtol=1e-6)
+
+
+def test_two_tensors_under_one_path_are_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            self.layers = {1: nn.Linear(1, 1), "1": nn.Linear(1, 1)}
+
+    with pytest.raises(ValueError, match=r"Twice has two Tensors under the path 'layers\.1\.weight'"):
+        Twice().state_dict()

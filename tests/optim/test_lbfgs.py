@@ -463,3 +463,19 @@ def test_rosenbrock_takes_no_more_than_pytorch():
     o.step(closure)
     _, mine = minimize(rosenbrock, start, max_iter=1000, tolerance_grad=1e-8, tolerance_change=0, line_search_fn="strong_wolfe")
     assert mine.state_dict()["state"][0]["func_evals"] <= 1.2 * len(evaluations)
+
+
+@pytest.mark.parametrize("options", [{"max_iter": 1}, {"max_iter": 1, "line_search_fn": "strong_wolfe"}, {"max_iter": 2}])
+def test_the_smallest_budgets_move(options):
+    p = gg.tensor([5.0], requires_grad=True)
+    optimizer = optim.LBFGS([p], **options)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = ((p - 1) ** 2).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(20):
+        optimizer.step(closure)
+    assert abs(p.item() - 1) < 0.1
