@@ -27,6 +27,18 @@ def _reflected(f: Callable[..., Any]) -> Callable[..., Any]:
     return lambda b, a: f(a, b)
 
 
+def destination(args: Any, device: str | None, dtype: Any) -> tuple[str | None, Any]:
+    """Device and dtype, told apart among the arguments of ``to``; a Tensor stands for its own."""
+    for a in args:
+        if type(a) is Tensor:
+            device, dtype = a.device, a.dtype
+        elif isinstance(a, str) and (a in ("cpu", "auto") or a.startswith("cuda")):
+            device = a
+        elif a is not None:
+            dtype = a
+    return device, dtype
+
+
 class Methods:
     """The methods of :class:`gpugrad.Tensor`."""
 
@@ -206,13 +218,8 @@ class Methods:
 
     def to(self, *args: Any, device: str | None = None, dtype: Any = None, copy: bool = False) -> Tensor:
         """This Tensor on another device, in another dtype, or both: ``t.to("cuda")``, ``t.to(np.float64)``, ``t.to(other)``. Derivatives pass through."""
-        for a in args:
-            if type(a) is Tensor:
-                device, dtype = a.device, a.dtype
-            elif isinstance(a, str) and (a in ("cpu", "auto") or a.startswith("cuda")):
-                device = a
-            elif a is not None:
-                dtype = np.dtype(a)
+        device, dtype = destination(args, device, dtype)
+        dtype = None if dtype is None else np.dtype(dtype)
         t: Any = self
         if device is not None:
             t = _transfer(t, device)

@@ -13,6 +13,7 @@ import numpy as np
 from gpugrad import backend, tape
 from gpugrad.autograd import no_grad
 from gpugrad.creation import get_default_dtype, tensor
+from gpugrad.methods import destination
 from gpugrad.nn.contents import Contents, at_path
 from gpugrad.nn.location import locate
 from gpugrad.tape import Tensor, is_inexact
@@ -224,14 +225,8 @@ def _misfit(path: str, value: Any, own: Tensor) -> str | None:
 
 
 def _destination(args: Any, device: str | None, dtype: Any) -> tuple[str | None, Any]:
-    """Device and dtype, told apart."""
-    for a in args:
-        if type(a) is Tensor:
-            device, dtype = a.device, a.dtype
-        elif isinstance(a, str) and (a in ("cpu", "auto") or a.startswith("cuda")):
-            device = a
-        elif a is not None:
-            dtype = a
+    """Device and dtype, told apart, the dtype one of floats."""
+    device, dtype = destination(args, device, dtype)
     if dtype is None:
         return device, None
     if dtype == "bfloat16":
