@@ -1,9 +1,9 @@
-// The mask of dropout: 0 with probability p, else 1 / (1 - p), from the generator that NumPy has, so that every device draws the same bits.
+// Dropout: x times 0 with probability p, else times 1 / (1 - p), from the generator that NumPy has, so that every device draws the same bits.
 //
 // Philox 4x64 with ten rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011, section 3.3) turns a counter of 256 bits and a key of 128
 // into four words of 64 bits. NumPy counts up before each four words. An element takes 32 bits, so a thread makes eight elements of one counter.
 //
-// Why it is fast: nothing is read, and no thread waits for another; on the host the same numbers would take longer to draw and to copy than a layer to compute.
+// Why it is fast: a mask is never in memory, and no thread waits for another; on the host its numbers would take longer to draw and to copy than a layer to compute.
 
 struct Words {
     uint64 at[4];
@@ -33,14 +33,14 @@ __device__ __forceinline__ Words advanced(Words counter, uint64 n) {
     return counter;
 }
 
-extern "C" __global__ void __launch_bounds__(256) dropout_mask(real *__restrict__ mask, int64 n, int64 key0, int64 key1, int64 c0, int64 c1, int64 c2, int64 c3, int64 threshold, double scale) {
+extern "C" __global__ void __launch_bounds__(256) dropout(const real *__restrict__ x, real *__restrict__ y, int64 n, int64 key0, int64 key1, int64 c0, int64 c1, int64 c2, int64 c3, int64 threshold, double scale) {
     const int64 block = thread_index();
     if (block * 8 >= n) return;
     const Words words = philox(advanced({{(uint64)c0, (uint64)c1, (uint64)c2, (uint64)c3}}, (uint64)block + 1), (uint64)key0, (uint64)key1);
-    const real kept = real((acc)scale), dropped = real(acc(0));
+    const acc kept = (acc)scale;
 #pragma unroll
     for (int k = 0; k < 8; k++) {
         const int64 bits = (int64)(words.at[k / 2] >> (k % 2 ? 32 : 0) & 0xffffffffull);
-        if (block * 8 + k < n) mask[block * 8 + k] = bits < threshold ? kept : dropped;
+        if (block * 8 + k < n) y[block * 8 + k] = real(acc(x[block * 8 + k]) * (bits < threshold ? kept : acc(0)));
     }
 }

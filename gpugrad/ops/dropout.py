@@ -1,4 +1,4 @@
-"""Dropout: x times a random mask, which is a constant to derivatives of every order."""
+"""Dropout: x times a random mask. The map is linear and its own transpose; the mask is drawn again for each derivative, from the same stretch of the stream."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ import numpy as np
 from gpugrad import random
 from gpugrad.kernels import dropout as kernels
 from gpugrad.ops.elementwise import multiply
-from gpugrad.ops.fit import zeros_like
+from gpugrad.ops.fit import astype, dtype_of, zeros_like
+from gpugrad.ops.rules import Sample, linear
 from gpugrad.ops.shape import as_array
-from gpugrad.tape import is_inexact, plain
+from gpugrad.tape import is_inexact
+
+_dropout = linear(
+    "dropout",
+    kernels.dropout,
+    lambda g, **stretch: _dropout(g, **stretch),
+    samples=[Sample((3, 4), p=0.4, key=(1, 2), counter=5), Sample((), p=0.4, key=(1, 3), counter=0), Sample((2, 0), p=0.4, key=(1, 3), counter=0)],
+    doc="``x`` times 0 with probability p, else times 1 / (1 - p), drawn from the stretch that ``key`` and ``counter`` begin.",
+)
 
 
 def dropout(x: Any, p: float = 0.5, training: bool = True, *, generator: random.Generator | None = None) -> Any:
@@ -28,11 +37,10 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, generator: random.
         return x
     if p == 1:
         return multiply(x, zeros_like(x, shape=()))
-    like = plain(x)
-    if not is_inexact(like.dtype):
-        like = zeros_like(like, np.float32)
-    key, counter = (generator or random.default_generator).reserve(kernels.blocks(like.size))
-    return multiply(x, kernels.dropout_mask(like, p=p, key=key, counter=counter))
+    if not is_inexact(dtype_of(x)):
+        x = astype(x, np.result_type(dtype_of(x), np.float32))
+    key, counter = (generator or random.default_generator).reserve(kernels.blocks(x.size))
+    return _dropout(x, p=p, key=key, counter=counter)
 
 
 def check_probability(p: float) -> None:
