@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import NAMES, against, child, in_turn, number, table, timed, verdict
+from benchmarks.harness import NAMES, Results, against, child, in_turn, number, table, timed, verdict
 
 CONTENDERS = ("gpugrad", "torch", "jax")
 Run = Callable[[], Any]
@@ -42,7 +42,7 @@ CASES = {
     "gelu": Case("GELU", MATRIX, SMALL, 5, 0.8),
     "silu": Case("SiLU", MATRIX, SMALL, 5),
     "elu": Case("ELU", MATRIX, SMALL, 5),
-    "bias": Case("adding a row", MATRIX, SMALL, 3),
+    "bias": Case("adding a row", MATRIX, SMALL, 4),
     "where": Case("where with a random mask", MATRIX, SMALL, 4.5),
     "dropout": Case("dropout, p = 0.5", MATRIX, SMALL, 4),
     "logsumexp": Case("logsumexp of rows", MATRIX, SMALL, 3),
@@ -97,8 +97,8 @@ def gpugrad_function(case: str) -> Callable[..., Any]:
 
 def torch_function(case: str) -> Callable[..., Any]:
     import torch
-    import torch.nn.functional as F
 
+    F = torch.nn.functional
     return {
         "layer_norm": lambda x, w, b: F.layer_norm(x, x.shape[-1:], w, b),
         "rms_norm": lambda x, w: F.rms_norm(x, x.shape[-1:], w),
@@ -151,7 +151,7 @@ def _split(given: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray],
     return [a for a in args if a.dtype == np.float32], [a for a in args if a.dtype != np.float32], g
 
 
-def gpugrad_run(case: str, sizes: list[int]) -> tuple[Run, Run | None]:
+def gpugrad_run(case: str, sizes: list[int]) -> Run:
     import gpugrad as gg
 
     f = gpugrad_function(case)
@@ -165,10 +165,10 @@ def gpugrad_run(case: str, sizes: list[int]) -> tuple[Run, Run | None]:
         f(*leaves, *constants).backward(cotangent if g.ndim else None)
         return leaves[0].grad
 
-    return run, None
+    return run
 
 
-def torch_run(case: str, sizes: list[int]) -> tuple[Run, Run | None]:
+def torch_run(case: str, sizes: list[int]) -> Run:
     import torch
 
     f = torch_function(case)
@@ -183,10 +183,10 @@ def torch_run(case: str, sizes: list[int]) -> tuple[Run, Run | None]:
         f(*leaves, *others).backward(cotangent)
         return leaves[0].grad
 
-    return run, None
+    return run
 
 
-def jax_run(case: str, sizes: list[int]) -> tuple[Run, Run | None]:
+def jax_run(case: str, sizes: list[int]) -> Run:
     import jax
     import jax.numpy as jnp
 
@@ -199,14 +199,14 @@ def jax_run(case: str, sizes: list[int]) -> tuple[Run, Run | None]:
         y, pull = jax.vjp(lambda *a: f(*a, *others), *args)
         return y, pull(cotangent)
 
-    return (lambda: jax.block_until_ready(both(cotangent, others, *args))[1][0]), None
+    return lambda: jax.block_until_ready(both(cotangent, others, *args))[1][0]
 
 
 def measure(contender: str, case: str, sizes: list[int], seconds: float) -> dict[str, float]:
     """Milliseconds of a forward and backward, and the norm of the gradient it gave."""
     if case == "twice":
         return twice(contender, sizes, seconds)
-    run, _ = globals()[f"{contender}_run"](case, sizes)
+    run = globals()[f"{contender}_run"](case, sizes)
     value = np.asarray(run().data if contender == "gpugrad" else run())
     return {"value": float(np.linalg.norm(value.ravel().astype(np.float64))), "ms": timed(run, seconds) * 1e3}
 
@@ -229,6 +229,48 @@ def twice(contender: str, sizes: list[int], seconds: float) -> dict[str, float]:
         return grad(first, [*leaves[:2], cotangent], cotangent, retain_graph=True)
 
     return {"backward": timed(backward, seconds) * 1e3, "second": timed(second, seconds) * 1e3}
+
+
+# ------------------------------------------------------------------------------------------------- reporting
+
+TWICE_TARGET = 4.0
+
+
+def report(rounds: int, quick: bool) -> str:
+    start = time.perf_counter()
+    seconds = 0.01 if quick else 0.7
+    bandwidth = in_turn("floor", ("numpy",), rounds, what="copy", seconds=seconds, megabytes=1 if quick else 256)["numpy"]["reused"]
+    rows, verdicts = [], []
+    for name, case in CASES.items():
+        sizes = case.tiny if quick else case.sizes
+        r = in_turn("operations", CONTENDERS, rounds, case=name, sizes=sizes, seconds=seconds)
+        if name != "dropout":  # each library draws a mask of its own
+            _check_gradients(name, r)
+        least = case.passes * 4 * math.prod(sizes[:2]) / bandwidth / 1e6
+        ratio = against(r, "ms")
+        rows.append([f"{case.what}: {' x '.join(f'{n:,}' for n in sizes)}", *(r.get(c, {}).get("ms") for c in CONTENDERS), least, ratio, case.target])
+        if case.target is not None:
+            verdicts.append(f"- {case.what}: gpugrad / PyTorch is {verdict(ratio, case.target)}. {number(least / r['gpugrad']['ms'])} of the floor's speed.")
+    verdicts.append(f"- {_twice(rounds, quick)}")
+    head = ["ms, forward and backward", *(NAMES[c] for c in CONTENDERS), "floor", "gpugrad / PyTorch", "target"]
+    return (
+        "\n\n".join([f"## Operations\n\n{__doc__.strip()}", table(head, rows), "\n".join(verdicts)])
+        + f"\n\n({rounds} rounds, {time.perf_counter() - start:.0f} s)"
+    )
+
+
+def _check_gradients(name: str, results: Results) -> None:
+    """All contenders computed the same."""
+    norms = {c: r["value"] for c, r in results.items()}
+    if max(norms.values()) > min(norms.values()) * 1.001 + 1e-5:
+        raise RuntimeError(f"{name}: the contenders' gradients have different norms: {norms}")
+
+
+def _twice(rounds: int, quick: bool) -> str:
+    r = in_turn("operations", ("gpugrad", "torch"), rounds, case="twice", sizes=SMALL if quick else MATRIX, seconds=0.01 if quick else 0.7)
+    words = [f"{NAMES[c]} {number(t['second'] / t['backward'])} ({number(t['second'])} ms to {number(t['backward'])})" for c, t in r.items()]
+    ours = r["gpugrad"]["second"] / r["gpugrad"]["backward"]
+    return f"the backward of batch norm's backward, in backwards: {', '.join(words)}; ours is {verdict(ours, TWICE_TARGET)}."
 
 
 if __name__ == "__main__":
