@@ -415,3 +415,12 @@ def test_what_is_not_a_regular_file_is_not_replaced(run, tiny, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert run(*tiny, "--output", tmp_path / "link")[0] == 0
     assert (tmp_path / "link").is_symlink() and len((tmp_path / "real").read_bytes()) > 1000
+
+
+def test_two_options_that_name_one_file_by_a_link(run, tmp_path):
+    data, link = tmp_path / "data.csv", tmp_path / "model.safetensors"
+    data.write_text(ROWS)
+    link.symlink_to(data)
+    result = run("train", "--data", data, "--epochs", "1", "--layers", "4", "--device", "cpu", "--output", link)
+    says(result, f"--data and --output are both '{link}'")
+    assert data.read_text() == ROWS

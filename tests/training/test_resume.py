@@ -102,6 +102,20 @@ def test_early_stopping_goes_on_counting_and_keeps_its_best_weights(tmp_path):
     assert len(patient.history) == 6
 
 
+def test_a_scaler_goes_on_counting(tmp_path):
+    """It doubles after seven good steps: one that began anew after nine would be at another scale after eighteen."""
+
+    def scaler():
+        return gg.amp.GradScaler(init_scale=4.0, growth_interval=7)
+
+    whole, resumed = scaler(), scaler()
+    Training().go(6, None, scaler=whole)
+    with pytest.raises(KeyboardInterrupt):
+        Training().go(6, tmp_path, (Interrupt(10),), scaler=scaler())
+    Training(seed=9).go(6, tmp_path, scaler=resumed, resume=True)
+    assert whole.state_dict() == resumed.state_dict() and whole.get_scale() > 4
+
+
 def test_a_finished_training_goes_on_to_more_epochs(tmp_path):
     whole = Training()
     whole.go(5)
