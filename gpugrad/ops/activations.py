@@ -1,4 +1,4 @@
-"""Activation functions.
+"""Activation functions: each is one kernel, its derivative another, and its second derivative a third (:mod:`gpugrad.kernels.activations`).
 
 Kinks: relu'(0) = 0; leaky_relu, relu6 and hardtanh have on a kink the slope of the flatter side, elu that of its negative side. nan comes out as nan.
 
@@ -8,15 +8,20 @@ Tails: nothing here is written as ``1 - sigmoid(x)``, so values and derivatives 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from gpugrad import backend
+from gpugrad.kernels import activations as kernels
+from gpugrad.kernels import masks
+from gpugrad.kernels.activations import reusable
 from gpugrad.ops import reduce
-from gpugrad.ops.elementwise import exp, expm1, greater, greater_equal, less_equal, multiply, tanh, where
-from gpugrad.ops.erf import erfc
-from gpugrad.ops.fit import in_float32, zeros_like
+from gpugrad.ops.elementwise import clip, exp, greater, greater_equal, less_equal, multiply, of_array, tanh, where
+from gpugrad.ops.fit import dtype_of, in_float32, zeros_like
 from gpugrad.ops.rules import Sample, elementwise, general
+from gpugrad.tape import is_inexact
 
 __all__ = [
     "elu", "gelu", "hardtanh", "leaky_relu", "log_sigmoid", "log_softmax", "logsigmoid", "relu", "relu6", "selu", "sigmoid", "silu", "softmax",
@@ -26,26 +31,162 @@ __all__ = [
 Axis = int | tuple[int, ...] | None
 
 
-def reusable(x: Any) -> Any:
-    """``x``, to be passed as ``out=``, or None where it is a scalar."""
-    return x if x.ndim else None
+# ---------------------------------------------------------------------------------- the operations that all share
+
+
+def _value(x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
+    """The kernel, for numbers and lists too. Integers are taken for float64, but by relu, which leaves them what they are."""
+    x = x if backend.is_array(x) else np.asarray(x)
+    if not is_inexact(x.dtype):
+        if act == "relu":
+            return np.maximum(x, 0)
+        x = x.astype(np.float64)
+    return kernels.activation(x, act=act, a=a, b=b)
+
+
+def _of_arrays(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **params: kernel(*[v if backend.is_array(v) else np.asarray(v) for v in args], **params)
+
+
+def slope(d: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
+    """``d act'(x)``, what the derivative of an activation does to a cotangent or tangent; for tanh x is its value, and for relu it may be."""
+    return (_slope if act in kernels.CURVED else _flat_slope)(d, x, act=act, a=a, b=b)
+
+
+def slope_vjp(needs: Sequence[bool], c: Any, _y: Any, d: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> list[Any]:
+    """The rule of slope: one pass over memory where both cotangents are wanted."""
+    if act not in kernels.CURVED:
+        return [slope(c, x, act=act, a=a, b=b) if needs[0] else None, None]
+    if needs[0] and needs[1]:
+        return list(_bend(c, d, x, act=act, a=a, b=b))
+    return [_slope(c, x, act=act, a=a, b=b) if needs[0] else None, _curvature(c, d, x, act=act, a=a, b=b) if needs[1] else None]
+
+
+def slope_jvp(tangents: Sequence[Any], _y: Any, d: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
+    """The other rule of slope."""
+    t, t_x = tangents
+    parts = [] if t is None else [slope(t, x, act=act, a=a, b=b)]
+    if t_x is not None and act in kernels.CURVED:
+        parts.append(_curvature(t_x, d, x, act=act, a=a, b=b))
+    return sum(parts[1:], parts[0]) if parts else zeros_like(d)
+
+
+def _curvature_jvp(tangents: Sequence[Any], _y: Any, c: Any, d: Any, x: Any, *, act: str, a: float, b: float) -> Any:
+    t_c, t_d, t_x = tangents
+    parts = [_curvature(*pair, x, act=act, a=a, b=b) for t, pair in ((t_c, (t_c, d)), (t_d, (c, t_d))) if t is not None]
+    if t_x is not None:
+        parts.append(t_x * c * d * _third(x, act, a, b))
+    return sum(parts[1:], parts[0])
+
+
+def _bend_jvp(tangents: Sequence[Any], _y: Any, c: Any, d: Any, x: Any, **params: Any) -> list[Any]:
+    t_c, _, t_x = tangents
+    through = None if t_c is None and t_x is None else slope_jvp((t_c, t_x), None, c, x, **params)
+    return [through, _curvature_jvp(tangents, None, c, d, x, **params)]
+
+
+def _third(x: Any, act: str, a: float, b: float) -> Any:
+    """The third derivative of act at x, or for tanh the second derivative of its slope by its value, in plain operations."""
+    if act == "tanh":
+        return zeros_like(x) - 2.0
+    if act == "elu":
+        return _curvature(zeros_like(x) + 1.0, zeros_like(x) + 1.0, x, act=act, a=a, b=b)
+    if act == "softplus":
+        return -(a * a) * _sigmoid_slope(a * x) * tanh(0.5 * a * x)
+    if act == "gelu":
+        x = _near(x, act)
+        return exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi)) * (x * (x * x - 4.0))
+    if act == "gelu_tanh":
+        k, c = kernels.GELU_TANH
+        x = _near(x, act)
+        t = c * (x * x)
+        u, u1, u2, u3 = k * x * (1.0 + t), k * (1.0 + 3.0 * t), (6 * k * c) * x, 6 * k * c
+        s, h = _sigmoid_slope(u), tanh(0.5 * u)  # sigmoid(u) has the derivatives s, -s h and s (h^2 - 2 s)
+        return s * (3.0 * (u2 - h * u1 * u1) + x * (u1 * u1 * u1 * (h * h - 2.0 * s) - 3.0 * h * u1 * u2 + u3))
+    s, h = _sigmoid_slope(x), tanh(0.5 * x)
+    bent = s * (h * h - 2.0 * s)
+    return bent if act == "sigmoid" else _near(x, act) * bent - 3.0 * s * h
+
+
+def _near(x: Any, act: str) -> Any:
+    return x if dtype_of(x).kind == "c" else clip(x, -kernels.FAR[act], kernels.FAR[act])
+
+
+def _sigmoid_slope(x: Any) -> Any:
+    return _slope(zeros_like(x) + 1.0, x, act="sigmoid", a=0.0, b=0.0)
+
+
+def _samples(arguments: int, acts: Sequence[str]) -> list[Sample]:
+    """x stands last, away from kinks."""
+    found = []
+    for act in acts:
+        a, b = kernels.PARAMETERS.get(act, (0.0, 0.0))
+        far = (-0.9, 0.9) if act == "tanh" else (0.1, 1.9) if act in kernels.FLAT else (-3.0, 3.0)
+        found.append(Sample(*[(3, 4)] * arguments, domain=(*[(-2.0, 2.0)] * (arguments - 1), far), act=act, a=a, b=b))
+    return found
+
+
+_slope = general(
+    "activation_slope",
+    _of_arrays(kernels.activation_slope),
+    slope_vjp,
+    slope_jvp,
+    samples=_samples(2, kernels.CURVED),
+    doc="``d act'(x)``; for tanh x is its value.",
+)
+_flat_slope = general(
+    "activation_flat_slope",
+    _of_arrays(kernels.activation_slope),
+    [lambda c, _y, _d, x, **params: _flat_slope(c, x, **params), lambda c, _y, _d, _x, **params: zeros_like(c)],
+    [lambda t, _y, _d, x, **params: _flat_slope(t, x, **params), lambda t, _y, _d, _x, **params: zeros_like(t)],
+    samples=_samples(2, kernels.FLAT),
+    doc="``d act'(x)`` of activations that are made of straight lines: d need not be kept.",
+)
+_curvature = general(
+    "activation_curvature",
+    _of_arrays(lambda c, d, x, **params: kernels.activation_bend(c, d, x, both=False, **params)[1]),
+    None,
+    _curvature_jvp,
+    samples=_samples(3, kernels.CURVED),
+    doc="``c d act''(x)``; for tanh x is its value, and the curvature the derivative of its slope by that.",
+)
+_bend = general(
+    "activation_bend",
+    _of_arrays(kernels.activation_bend),
+    None,
+    _bend_jvp,
+    samples=_samples(3, kernels.CURVED),
+    doc="``c act'(x)`` and ``c d act''(x)``, the two cotangents of slope.",
+)
+
+
+def _activation(name: str, act: str, doc: str, a: float = 0.0, b: float = 0.0) -> Any:
+    """An activation without parameters, or of these."""
+    return elementwise(name, lambda x: _value(x, act=act, a=a, b=b), lambda d, _y, x: slope(d, x, act=act, a=a, b=b), doc=doc)
+
+
+def _parameterised(act: str) -> Any:
+    """An activation with the parameters ``a`` and ``b``, numbers."""
+
+    def rule(d: Any, _y: Any, x: Any, *, a: float, b: float = 0.0) -> Any:
+        return slope(d, x, act=act, a=a, b=b)
+
+    a, b = kernels.PARAMETERS[act]
+    samples = [Sample((3, 4), domain=(0.1, 1.9), a=a, b=b), Sample((3, 4), domain=(-2.0, -0.6), a=a, b=b), Sample((), a=a, b=b)]
+    return general(act, lambda x, *, a, b=0.0: _value(x, act=act, a=a, b=b), [rule], [rule], samples=samples)
+
+
+def _is_number(*parameters: Any) -> bool:
+    """Where they are not, but arrays that broadcast, or tracked, an activation is computed one operation after the other."""
+    return all(isinstance(p, (int, float, np.integer, np.floating)) for p in parameters)
 
 
 # ---------------------------------------------------------------------------------- relu and its kin
 
 
-def _where_positive(d: Any, y: Any) -> Any:
-    """Where a mask is as good as random, ``np.where`` waits for mispredicted branches: and-ing the bits takes a tenth of its time."""
-    if type(d) is not np.ndarray or type(y) is not np.ndarray or d.dtype.char not in "fd" or not (d.ndim and y.ndim):
-        return np.where(np.less_equal(y, 0), 0, d)
-    mask = np.less_equal(y, 0).view(np.int8)
-    mask -= 1  # all ones where y > 0 or y is nan
-    return (d.view(f"i{d.itemsize}") & mask).view(d.dtype)
-
-
 where_positive = elementwise(
     "where_positive",
-    _where_positive,
+    of_array(masks.positive),
     lambda c, _out, _d, y: where_positive(c, y),
     lambda c, _out, _d, _y: zeros_like(c),
     samples=[Sample((3, 4), (3, 4), domain=(0.1, 2.0)), Sample((3, 4), (4,), domain=((-2.0, 2.0), (-2.0, -0.1))), Sample((), (), domain=(0.1, 2.0))],
@@ -53,31 +194,37 @@ where_positive = elementwise(
 )
 relu = elementwise(
     "relu",
-    lambda x: np.maximum(x, 0),
+    lambda x: _value(x, act="relu"),
     lambda d, y, _x: where_positive(d, y),
     samples=[Sample((3, 4), domain=(0.1, 2.0)), Sample((3, 4), domain=(-2.0, -0.1)), Sample(())],
     doc="``max(x, 0)`` of each element; the derivative at 0 is 0.",
 )
 
 
-def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
-    """``x`` where positive, else ``negative_slope * x``."""
+_leaky_relu, _elu, _hardtanh, _softplus = map(_parameterised, ("leaky_relu", "elu", "hardtanh", "softplus"))
+
+
+def leaky_relu(x: Any, negative_slope: Any = 0.01) -> Any:
+    """``x`` where positive, else ``negative_slope * x``. The slope may be an array, which broadcasts, and tracked (PReLU)."""
+    if _is_number(negative_slope):
+        return _leaky_relu(x, a=float(negative_slope))
     return where(greater(x, 0), x, multiply(x, negative_slope))
 
 
-def elu(x: Any, alpha: float = 1.0) -> Any:
+def elu(x: Any, alpha: Any = 1.0) -> Any:
     """``x`` where positive, else ``alpha * (exp(x) - 1)``. Clevert et al., "Fast and accurate deep network learning by exponential linear units" (2016)."""
-    up = greater(x, 0)
-    return where(up, x, alpha * expm1(where(up, 0.0, x)))  # the inner choice keeps exp from overflowing where it is not wanted
+    return _elu(x, a=float(alpha), b=1.0) if _is_number(alpha) else where(greater(x, 0), x, alpha * elu(x))
 
 
 def selu(x: Any) -> Any:
     """``1.0507 elu(x, 1.6733)``. Klambauer et al., "Self-normalizing neural networks" (2017), equation 2."""
-    return 1.0507009873554804934 * elu(x, 1.6732632423543772848)
+    return _elu(x, a=1.6732632423543772848, b=1.0507009873554804934)
 
 
-def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+def hardtanh(x: Any, min_val: Any = -1.0, max_val: Any = 1.0) -> Any:
     """``x`` limited to [min_val, max_val]; on the bounds the derivative is 0 (that of :func:`clip` is 1)."""
+    if _is_number(min_val, max_val):
+        return _hardtanh(x, a=float(min_val), b=float(max_val))
     return where(less_equal(x, min_val), min_val, where(greater_equal(x, max_val), max_val, x))
 
 
@@ -88,56 +235,18 @@ def relu6(x: Any) -> Any:
 
 # ---------------------------------------------------------------------------------- the logistic function and its kin
 
-
-@in_float32
-def _sigmoid(x: Any) -> Any:
-    y = np.multiply(x, -1.0)
-    out = reusable(y)
-    with np.errstate(over="ignore"):  # 1 / (1 + inf) is the 0 that is wanted
-        y = np.exp(y, out=out)
-    return np.divide(1.0, np.add(y, 1.0, out=out), out=out)
+sigmoid = _activation("sigmoid", "sigmoid", "``1 / (1 + exp(-x))`` of each element.")
+log_sigmoid = logsigmoid = _activation("log_sigmoid", "softplus", "``log(sigmoid(x)) = -softplus(-x)`` of each element.", a=-1.0)
 
 
-@in_float32
-def _sigmoid_slope(x: Any) -> Any:
-    y = np.copysign(x, -1.0)
-    out = reusable(y)
-    y = np.exp(y, out=out)
-    return np.divide(y, np.square(y + 1.0), out=out)
+def softplus(x: Any, beta: Any = 1.0) -> Any:
+    """``log(1 + exp(beta x)) / beta`` of each element, by ``max(x, 0) + log1p(exp(-|beta x|)) / beta``."""
+    return _softplus(x, a=float(beta)) if _is_number(beta) else softplus(multiply(x, beta)) / beta
 
 
-@in_float32
-def _softplus(x: Any) -> Any:
-    y = np.copysign(x, -1.0)
-    out = reusable(y)
-    y = np.log1p(np.exp(y, out=out), out=out)
-    return np.add(y, np.maximum(x, 0.0), out=out)
-
-
-sigmoid = elementwise("sigmoid", _sigmoid, lambda d, _y, x: d * sigmoid_slope(x), doc="``1 / (1 + exp(-x))`` of each element.")
-sigmoid_slope = elementwise(
-    "sigmoid_slope",
-    _sigmoid_slope,
-    lambda d, y, x: -(d * y) * tanh(0.5 * x),
-    doc="``sigmoid(x) sigmoid(-x) = e / (1 + e)^2`` with ``e = exp(-|x|)``: the derivative of sigmoid, exact in both tails. Its own is ``-y tanh(x/2)``.",
-)
-_softplus_op = elementwise("softplus", _softplus, lambda d, _y, x: d * sigmoid(x))
-log_sigmoid = logsigmoid = elementwise(
-    "log_sigmoid",
-    lambda x: np.negative(_softplus(np.negative(x))),
-    lambda d, _y, x: d * sigmoid(-x),
-    doc="``log(sigmoid(x)) = -softplus(-x)`` of each element.",
-)
-
-
-def softplus(x: Any, beta: float = 1.0) -> Any:
-    """``log(1 + exp(beta x)) / beta`` of each element, by ``max(x, 0) + log1p(exp(-|x|))``."""
-    return _softplus_op(x) if type(beta) in (int, float) and beta == 1 else _softplus_op(multiply(x, beta)) / beta
-
-
-def silu(x: Any) -> Any:
-    """``x sigmoid(x)``, also known as swish. Elfwing et al., "Sigmoid-weighted linear units" (2018)."""
-    return multiply(x, sigmoid(x))
+silu = _activation("silu", "silu", "``x sigmoid(x)``, also known as swish. Elfwing et al., \"Sigmoid-weighted linear units\" (2018).")
+_gelu = _activation("gelu", "gelu", "``x Phi(x)``.")
+_gelu_tanh = _activation("gelu_tanh", "gelu_tanh", "``x sigmoid(u)``, ``u = sqrt(8/pi) (x + 0.044715 x^3)``.")
 
 
 def gelu(x: Any, approximate: str = "none") -> Any:
@@ -145,11 +254,9 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 
     ``approximate="tanh"`` takes ``Phi(x) = (1 + tanh(z)) / 2``, ``z = sqrt(2/pi) (x + 0.044715 x^3)``, which is ``sigmoid(2 z)``.
     """
-    if approximate == "none":
-        return multiply(x, 0.5 * erfc(multiply(x, -math.sqrt(0.5))))
-    if approximate == "tanh":
-        return multiply(x, sigmoid(multiply(x, math.sqrt(8 / math.pi)) * (1 + multiply(x, x) * 0.044715)))
-    raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    return _gelu(x) if approximate == "none" else _gelu_tanh(x)
 
 
 # ---------------------------------------------------------------------------------- softmax

@@ -16,9 +16,10 @@ import numpy as np
 
 from gpugrad import tape
 from gpugrad.backend import namespace
-from gpugrad.ops.fit import dtype_of, zeros_like
-from gpugrad.ops.rules import Sample, constant, elementwise, general
-from gpugrad.tape import Tensor, plain
+from gpugrad.kernels import Kernel, masks
+from gpugrad.ops.fit import add, dtype_of, zeros_like
+from gpugrad.ops.rules import REALS, Sample, constant, elementwise, general, two_arguments
+from gpugrad.tape import Tensor, binary, plain
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "around",
@@ -36,31 +37,21 @@ POSITIVE, UNIT = (0.3, 3.0), (-0.9, 0.9)
 # ---------------------------------------------------------------------------------- a product in which zero wins
 
 
-def _zero_wins(d: Any, product: Any) -> Any:
-    xp = namespace(product)
-    if xp is np and np.isfinite(np.add.reduce(product, axis=None)):
-        return product  # nothing to repair, found at a third of a pass; on a GPU the question would cost a synchronisation
-    return xp.where(xp.equal(d, 0), xp.zeros((), product.dtype), product)
-
-
-def _quiet(f: Any) -> Any:
-    def g(d: Any, p: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return _zero_wins(d, f(d, p))
-
-    return g
+def of_array(kernel: Kernel) -> Any:
+    """The kernel, whose first argument is an array, for numbers too."""
+    return lambda d, *others, **params: (kernel if hasattr(d, "dtype") else kernel.reference)(d, *others, **params)
 
 
 strong_multiply = elementwise(
     "strong_multiply",
-    _quiet(np.multiply),
+    of_array(masks.strong_product),
     lambda d, _y, _a, b: strong_multiply(d, b),
     lambda d, _y, a, _b: strong_multiply(a, d),
     doc="``a * b`` with ``0 * b = 0`` for any b, inf and nan included (a 'strong zero'): both partials are products of the same kind.",
 )
 strong_divide = elementwise(
     "strong_divide",
-    _quiet(np.divide),
+    of_array(masks.strong_quotient),
     lambda d, _y, _a, b: strong_divide(d, b),
     lambda d, y, a, b: negative(strong_divide(strong_multiply(strong_divide(a, b), d), b)),
     domain=POSITIVE,
@@ -269,25 +260,44 @@ def angle(x: Any) -> Any:
 
 def choose(c: Any, a: Any, b: Any) -> Any:
     """:func:`numpy.where` of plain arrays and numbers."""
+    if _fits(a, b, c):
+        return masks.select(a, b, c)
+    if _fits(b, a, c):
+        return masks.select(b, a, c, inverted=True)
     xp = namespace(c)
     if xp is np and isinstance(c, np.generic):  # it came of numbers alone, and goes where the arrays are
         xp = namespace(b if namespace(a) is np else a)
         c = xp.asarray(c)
-    return xp.where(c, _beside(b, a), _beside(a, b))
+    return xp.where(c, masks.beside(a, b), masks.beside(b, a))
 
 
-def _beside(array: Any, number: Any) -> Any:
-    """A Python number does not widen bfloat16 either, which NumPy's ``where`` does not know."""
-    return array.dtype.type(number) if type(number) in (int, float) and getattr(array, "dtype", np.dtype(float)).kind == "V" else number
+def _fits(x: Any, other: Any, mask: Any) -> bool:
+    """Whether the kernel takes this: arrays of one shape, of which the other may be a number."""
+    if not masks.is_mask(mask, x) or not x.shape:
+        return False
+    return type(other) in (int, float) or (type(other) is type(x) and other.shape == x.shape and other.dtype == x.dtype)
 
 
-where_op = elementwise(
+def _where_vjp(needs: Any, g: Any, _y: Any, c: Any, _a: Any, _b: Any) -> list[Any]:
+    if needs[1] and needs[2]:
+        return [None, *_parts(g, c)]
+    return [None, where(c, g, 0.0) if needs[1] else None, where(c, 0.0, g) if needs[2] else None]
+
+
+where_op = general(
     "where",
     choose,
-    None,  # type: ignore[arg-type]
-    lambda d, _y, c, _a, _b: where(c, d, 0.0),
-    lambda d, _y, c, _a, _b: where(c, 0.0, d),
+    _where_vjp,
+    [None, lambda t, _y, c, _a, _b: where(c, t, 0.0), lambda t, _y, c, _a, _b: where(c, 0.0, t)],
     samples=[Sample(np.array([True, False, True]), (3,), (3,)), Sample(np.array([[True], [False]]), (3,), 0.5), Sample(np.array(True), (2, 3), ())],
+)
+_parts = general(
+    "parts",
+    masks.parts,
+    lambda _needs, g, _y, _d, c: [where(c, *(0.0 if v is None else v for v in g)), None],
+    lambda tangents, _y, _d, c: list(_parts(tangents[0], c)),
+    samples=[Sample((3,), np.array([True, False, True])), Sample((2, 3), np.array([[True], [False]]))],
+    doc="``d`` where the mask is true and 0 elsewhere, and the rest of d: the adjoint of where by both of its branches.",
 )
 
 
@@ -298,20 +308,46 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return where_op(Tensor(plain(condition)) if type(condition) is Tensor else condition if hasattr(condition, "shape") else np.asarray(condition)[()], x, y)
 
 
-def _larger(d: Any, y: Any, this: Any, other: Any) -> Any:
-    """All of d where ``this`` was chosen, half on a tie; both get it where y is nan."""
-    return where(equal(this, other), 0.5 * d, where(equal(y, other), 0.0, d))
+def _choice_vjp(needs: Any, g: Any, a: Any, b: Any, of: str) -> list[Any]:
+    if needs[0] and needs[1]:
+        return list(_chosen_shares(g, a, b, of=of))
+    return [_chosen_share(g, x, other, of=of) if needed else None for needed, x, other in zip(needs, (a, b), (b, a))]
 
 
 def _choice(name: str) -> Any:
-    f = getattr(np, name)
-    return elementwise(
+    op = general(
         name,
-        f,
-        lambda d, y, a, b: _larger(d, y, a, b),
-        lambda d, y, a, b: _larger(d, y, b, a),
+        getattr(np, name),
+        lambda needs, g, _y, a, b: _choice_vjp(needs, g, a, b, name),
+        [lambda t, _y, a, b: _chosen_share(t, a, b, of=name), lambda t, _y, a, b: _chosen_share(t, b, a, of=name)],
+        samples=two_arguments(REALS),
         doc=f"``{name}`` of two arrays; where they tie each gets half of the derivative. See :func:`numpy.{name}`.",
     )
+    return binary(op)
+
+
+_chosen_share = elementwise(
+    "chosen_share",
+    of_array(masks.share),
+    lambda c, _y, _d, a, b, *, of: _chosen_share(c, a, b, of=of),
+    lambda c, _y, _d, _a, _b, *, of: zeros_like(c),
+    lambda c, _y, _d, _a, _b, *, of: zeros_like(c),
+    samples=[Sample((3, 4), (3, 4), (3, 4), of="maximum"), Sample((3, 4), (3, 4), 0.3, of="fmin")],
+    doc="The derivative of maximum, minimum, fmax or fmin of a and b by a, times d.",
+)
+_chosen_shares = general(
+    "chosen_shares",
+    masks.shares,
+    lambda _needs, g, _y, _d, a, b, *, of: [_sum_of_shares(g, a, b, of), None, None],
+    lambda tangents, y, _d, a, b, *, of: [zeros_like(v) for v in y] if tangents[0] is None else list(_chosen_shares(tangents[0], a, b, of=of)),
+    samples=[Sample((3, 4), (3, 4), (3, 4), of="minimum"), Sample((3, 4), (4,), (3, 1), of="fmax")],
+    doc="The derivatives of maximum, minimum, fmax or fmin of a and b by both, times d.",
+)
+
+
+def _sum_of_shares(g: Any, a: Any, b: Any, of: str) -> Any:
+    of_a, of_b = (None if d is None else _chosen_share(d, x, other, of=of) for d, x, other in ((g[0], a, b), (g[1], b, a)))
+    return of_b if of_a is None else of_a if of_b is None else add(of_a, of_b)
 
 
 maximum, minimum, fmax, fmin = map(_choice, ("maximum", "minimum", "fmax", "fmin"))
@@ -319,15 +355,21 @@ maximum, minimum, fmax, fmin = map(_choice, ("maximum", "minimum", "fmax", "fmin
 _clip = elementwise(
     "clip",
     lambda x, lo, hi: namespace(x).clip(x, lo, hi),
-    lambda d, _y, x, lo, hi: where(_outside(x, lo, hi), 0.0, d),
+    lambda d, _y, x, lo, hi: _within(d, x, lo, hi),
     lambda d, _y, x, lo, hi: where(less(x, lo) & ~less(hi, lo), d, 0.0),
     lambda d, _y, x, lo, hi: where(greater(x, hi) | less(hi, lo), d, 0.0),
     samples=[Sample((3, 4), -0.7, 0.8), Sample((3, 4), (4,), (3, 1), domain=((-2, 2), (-1.5, -0.5), (0.5, 1.5)))],
 )
 
 
-def _outside(x: Any, lo: Any, hi: Any) -> Any:
-    return less(x, lo) | greater(x, hi)
+_within = elementwise(
+    "within",
+    of_array(masks.within),
+    lambda c, _y, _d, x, lo, hi: _within(c, x, lo, hi),
+    *[lambda c, _y, _d, _x, _lo, _hi: zeros_like(c)] * 3,
+    samples=[Sample((3, 4), (3, 4), -0.7, 0.8), Sample((3, 4), (4,), (3, 1), 0.9)],
+    doc="``d`` where x is in [lo, hi] or nan, else 0: what the derivative of clip does to a cotangent or tangent.",
+)
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Any:

@@ -59,6 +59,13 @@ def register(op: Op) -> Op:
     return op
 
 
+def two_arguments(domain: Domain | tuple[Domain, ...]) -> list[Sample]:
+    """Samples of a function of two arrays: of one shape, of shapes that broadcast, and with a number in either place."""
+    first, second = (0.3 * low + 0.7 * high for low, high in (domain if isinstance(domain[0], tuple) else (domain, domain)))
+    pairs: tuple[Any, ...] = (((3, 4), (3, 4)), ((), ()), ((3, 1), (4,)), ((2, 3), second), (first, (2, 3)))
+    return [Sample(*pair, domain=domain) for pair in pairs]
+
+
 def elementwise(
     name: str,
     f: Callable[..., Any],
@@ -73,10 +80,13 @@ def elementwise(
     """
     arity = len(partials)
     if samples is None:
-        samples = [Sample((3, 4), domain=domain)] if arity == 1 else [Sample(*[shape] * arity, domain=domain) for shape in ((3, 4), ())]
-        if arity == 2:
-            first, second = (0.3 * low + 0.7 * high for low, high in (domain if isinstance(domain[0], tuple) else (domain, domain)))
-            samples += [Sample((3, 1), (4,), domain=domain), Sample((2, 3), second, domain=domain), Sample(first, (2, 3), domain=domain)]
+        samples = (
+            [Sample((3, 4), domain=domain)]
+            if arity == 1
+            else two_arguments(domain)
+            if arity == 2
+            else [Sample(*[s] * arity, domain=domain) for s in ((3, 4), ())]
+        )
     op = register(Op(name, f, partials, partials, samples=samples, doc=doc or f"``{name}`` of each element; see :func:`numpy.{name}`."))
     return unary(op) if arity == 1 else binary(op) if arity == 2 else op
 
