@@ -86,7 +86,7 @@ def measure(contender: str, case: str, megabytes: float, seconds: float, device:
         name, _, make = CASES[case]
         kernel = next(k for k in all_kernels() if k.name == name)
         args, params = make(normal, n)
-        run = lambda: kernel(*args, **params)  # noqa: E731
+        run = lambda: kernel(*args, **params)
         given = {id(a) for a in _flat(args)}
         moved = _bytes(args) + _bytes([args[i] for i in kernel.writes]) + sum(a.nbytes for a in _flat(run()) if id(a) not in given)
         largest = max(map(_bytes, args))
