@@ -60,6 +60,12 @@ _ERFCX = (
     (-2.249878807552817e-09, -4.3647494675545577e-10, 3.275311182242368e-08, 1.478791463644545e-08, -2.5310793509430144e-07, -4.677157146299711e-08, 1.7490465879595626e-06, -9.810312212886852e-07, -1.1443736109877453e-05, 2.2387575833193558e-05, 5.164925082894553e-05, -0.00029015503334214285, 0.0002937135742830077, 0.0017556260252099293, -0.009746579538316771, 0.028362277400044076, -0.0586933985917298, 0.0923043211615288, -0.1088039301416446, 0.0822767384901128, 0.003585415485462524, -0.1402405985855467, 1.2375126308378275),
 )  # fmt: skip
 
+# Phi(-a) exp(a^2 / 2) (a + c) in t = (a - c)/(a + c), for 0 <= a <= 14.4 and 38.7, c = 3.5 and 5
+_TAIL = (
+    (0.0001110937727318746, 0.00042263381403041654, -0.0004949012716906099, -0.0031758073304887897, 0.0064929821616127445, 0.017406486783449727, -0.11605301252909249, 0.31542504062141846, -0.5655617463179975, 0.7444160742434589),
+    (-2.964839848037557e-10, 1.448580621634405e-09, 7.935836429305695e-09, -8.34186657744261e-09, -6.60245485344621e-08, 4.09370545880956e-08, 4.3291337778819057e-07, -3.355748199600732e-07, -2.7689771937247627e-06, 3.980399867461701e-06, 1.6681052683856682e-05, -4.976265872950587e-05, -5.93756779592533e-05, 0.0005448990339901997, -0.0007978694074870238, -0.0029933767667626463, 0.020795066800788686, -0.06911863870656693, 0.16502036617033972, -0.3135331566712963, 0.49530561596997724, -0.6653825028900567, 0.769193049750063),
+)  # fmt: skip
+
 # Inlined by LLVM (calls would keep loops from vectorising), and without the entry points for Python and C, which take longer to compile than the function.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -80,9 +86,10 @@ def _functions(real: Any, integer: Any) -> SimpleNamespace:
     """The functions for one type of float, whose bits are read as that type of integer."""
     info = np.finfo(real)
     digits, bias = integer(info.nmant), integer(info.maxexp - 1)
-    exp_poly, log_poly, erf_poly, erfcx_poly = (tuple(real(c) for c in pair[real is np.float64]) for pair in (_EXP, _LOG, _ERF, _ERFCX))
-    erfcx_even, erfcx_odd = erfcx_poly[::2], erfcx_poly[1::2]  # both polynomials are of even degree
-    half, one, two = real(0.5), real(1), real(2)
+    exp_poly, log_poly, erf_poly, erfcx_poly, tail_poly = (tuple(real(c) for c in pair[real is np.float64]) for pair in (_EXP, _LOG, _ERF, _ERFCX, _TAIL))
+    # Long polynomials by even and odd powers: LLVM does not unroll a loop over all their coefficients, and then the loop around it does not vectorise.
+    (erfcx_even, erfcx_odd), (tail_even, tail_odd) = ((p[-1::-2][::-1], p[-2::-2][::-1]) for p in (erfcx_poly, tail_poly))
+    zero, half, one, two = real(0), real(0.5), real(1), real(2)
     inf, nan = real(np.inf), real(np.nan)
     sign = integer(np.iinfo(integer).min)
     magic = real(1.5 * 2.0**info.nmant)  # adding it rounds to an integer, which then stands in the last bits
@@ -96,9 +103,9 @@ def _functions(real: Any, integer: Any) -> SimpleNamespace:
     sqrt_half_bits = real(math.sqrt(0.5)).view(integer)
     most = integer(info.nmant + 2)
     erfc_end, cdf_end = (real(10.2), real(14.4)) if real is np.float32 else (real(27.4), real(38.7))
-    center, sqrt_half, pdf_0 = real(3.75), real(math.sqrt(0.5)), real(1 / math.sqrt(2 * math.pi))
+    center, cdf_center, pdf_0 = real(3.75), real(3.5 if real is np.float32 else 5.0), real(1 / math.sqrt(2 * math.pi))
     turn = real(-1.2)  # of 2x in tanh
-    splitter = real(2.0 ** ((info.nmant + 2) // 2) + 1)
+    first_half = ~integer(2 ** ((info.nmant + 2) // 2) - 1)  # of the digits of a number
 
     @_jit
     def bits(x):  # type: ignore[no-untyped-def]
@@ -117,24 +124,29 @@ def _functions(real: Any, integer: Any) -> SimpleNamespace:
         return number(bits(y) | (bits(x) & sign))
 
     @_jit
-    def reduced(x):  # type: ignore[no-untyped-def]
-        """k and exp(r) - 1, where x = k ln(2) + r."""
-        shifted = x * log2e + magic
+    def reduced(x, rest):  # type: ignore[no-untyped-def]
+        """k and exp(r) - 1, where x - rest = k ln(2) + r, of which the rest is what x has lost by rounding."""
+        shifted = (x - rest) * log2e + magic
         n = shifted - magic
-        r = (x - n * ln2_high) - n * ln2_low
+        r = ((x - n * ln2_high) - n * ln2_low) - rest
         return integer(bits(shifted) - magic_bits), r + r * r * _horner(exp_poly, r)
+
+    @_jit
+    def scaled(p, k):  # type: ignore[no-untyped-def]
+        """(1 + p) 2^k, with 2^k in two factors: it may be larger or smaller than a normal number."""
+        k1 = integer(k >> integer(1))
+        return (one + p) * power_of_2(k1) * power_of_2(integer(k - k1))
 
     @_jit
     def exp(x):  # type: ignore[no-untyped-def]
         x = exp_low if x < exp_low else x
-        k, p = reduced(exp_high if x > exp_high else x)
-        k1 = integer(k >> integer(1))  # 2^k in two factors: it may be larger or smaller than a normal number
-        return (one + p) * power_of_2(k1) * power_of_2(integer(k - k1))
+        k, p = reduced(exp_high if x > exp_high else x, zero)
+        return scaled(p, k)
 
     @_jit
     def expm1(x):  # type: ignore[no-untyped-def]
         y = expm1_low if x < expm1_low else x
-        k, p = reduced(exp_high if y > exp_high else y)
+        k, p = reduced(exp_high if y > exp_high else y, zero)
         s = power_of_2(integer(k - integer(1)))
         return x if abs(x) < expm1_tiny else two * (s * p + (s - half))
 
@@ -186,7 +198,7 @@ def _functions(real: Any, integer: Any) -> SimpleNamespace:
     def tanh(x):  # type: ignore[no-untyped-def]
         """(1 - e) / (1 + e) of e = exp(-2|x|), with the numerator's cancellation kept away from both ends."""
         y = -two * abs(x)
-        k, p = reduced(expm1_low if y < expm1_low else y)
+        k, p = reduced(expm1_low if y < expm1_low else y, zero)
         s = power_of_2(k)
         e = s * p + s
         near_0 = y > turn
@@ -200,23 +212,14 @@ def _functions(real: Any, integer: Any) -> SimpleNamespace:
 
     @_jit
     def softplus(x):  # type: ignore[no-untyped-def]
-        return (real(0) if x < 0 else x) + log1p_of_more(exp(-abs(x)))
-
-    @numba.njit(**_OPTIONS)  # without "contract": the two squares must be the same number
-    def square(a):  # type: ignore[no-untyped-def]
-        """a^2 as the sum of its rounded value and the rest (T. J. Dekker, Numerische Mathematik 18, 1971)."""
-        c = splitter * a
-        high = c - (c - a)
-        low = a - high
-        h = a * a
-        return h, ((high * high - h) + two * high * low) + low * low
+        return (zero if x < 0 else x) + log1p_of_more(exp(-abs(x)))
 
     @_jit
     def gauss(a, factor):  # type: ignore[no-untyped-def]
-        """exp(-factor a^2), of factor 1 or 1/2."""
-        h, rest = square(a)
-        e = exp(-factor * h)
-        return e - e * (factor * rest)
+        """exp(-factor a^2), of factor 1 or 1/2. The square of the first half of a's digits is exact."""
+        head = number(bits(a) & first_half)
+        k, p = reduced(-factor * (head * head), factor * ((a - head) * (a + head)))
+        return scaled(p, k)
 
     @_jit
     def erfcx(a):  # type: ignore[no-untyped-def]
@@ -248,8 +251,10 @@ def _functions(real: Any, integer: Any) -> SimpleNamespace:
     def normal_cdf(x):  # type: ignore[no-untyped-def]
         a = abs(x)
         a = cdf_end if a > cdf_end else a
-        c = half * gauss(a, half) * erfcx(a * sqrt_half)
-        return half + half * erf_of_small(x * sqrt_half) if a < half else one - c if x > 0 else c
+        r = one / (a + cdf_center)
+        t = (a - cdf_center) * r
+        c = gauss(a, half) * ((_horner(tail_even, t * t) + t * _horner(tail_odd, t * t)) * r)
+        return one - c if x > 0 else c
 
     @_jit
     def normal_pdf(x):  # type: ignore[no-untyped-def]

@@ -35,7 +35,7 @@ __device__ __forceinline__ void bias_act_tile(real *__restrict__ z, const real *
         for (int k = 0; k < WIDTH; k++) {
             acc u = acc(in.v[k]) + bias[k];
             in.v[k] = real(u);
-            out.v[k] = real(activation(act, u));
+            out.v[k] = real(activation_value(act, u));
         }
         store<WIDTH>(z + i * columns + j, y ? in : out);
         if (y) store<WIDTH>(y + i * columns + j, out);
@@ -61,7 +61,7 @@ __device__ __forceinline__ void act_backward_tile(const real *__restrict__ g, co
             Pack<WIDTH> d = load<WIDTH>(g + i * columns + j), s = d;
             if (saved) s = load<WIDTH>(saved + i * columns + j);
             for (int k = 0; k < WIDTH; k++) {
-                acc through = activation_backward(act, acc(d.v[k]), acc(s.v[k]));
+                acc through = activation_times_slope(act, acc(d.v[k]), acc(s.v[k]));
                 sum[k] += through;
                 d.v[k] = real(through);
             }

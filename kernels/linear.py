@@ -6,67 +6,22 @@ Z + b: seen from the value of a sigmoid near 1, say, it has lost its digits. In 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from gpugrad.backend import namespace
 from gpugrad.cuda.loader import Source
+from gpugrad.kernels import activations
+from gpugrad.kernels.activations import CODES, address
 from gpugrad.kernels.kernel import Kernel
-from gpugrad.ops.activations import sigmoid, sigmoid_slope, where_positive
-from gpugrad.ops.erf import erfc
-from gpugrad.ops.fit import in_float32, is_half
+from gpugrad.ops.fit import is_half
 from gpugrad.tape import is_inexact
 
 SOURCE = Source("linear.cu", "activations.cuh")
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh")
-CODES = {act: code for code, act in enumerate(("none", *ACTIVATIONS))}  # as in activations.cuh
 FROM_Y = ("none", "relu", "tanh")  # whose slope is taken from the value
-
-GELU_TANH = math.sqrt(8 / math.pi), 0.044715  # k and c in gelu_tanh(z) = z sigmoid(u), u = k z (1 + c z^2)
-FLAT = {"silu": 1000.0, "gelu": 40.0, "gelu_tanh": 30.0}  # where the slope has become 0 or 1, also in float64; farther out it would be inf * 0
-
-_OPERATIONS: list[Any] = [sigmoid, sigmoid_slope, erfc, where_positive]
-_sigmoid, _sigmoid_slope, _erfc, _where_positive = (f.op.f for f in _OPERATIONS)  # as functions of plain arrays, of which the tape sees nothing
-
-
-def _normal_cdf(z: Any) -> Any:
-    return 0.5 * _erfc(z * -math.sqrt(0.5))
-
-
-def _gelu_tanh(z: Any) -> Any:
-    k, c = GELU_TANH
-    return z * _sigmoid(z * k * (1 + z * z * c))
-
-
-VALUES: dict[str, Callable[[Any], Any]] = {
-    "tanh": np.tanh, "sigmoid": _sigmoid, "silu": lambda z: z * _sigmoid(z), "gelu": lambda z: z * _normal_cdf(z), "gelu_tanh": _gelu_tanh,
-}  # fmt: skip
-
-
-def _silu_slope(z: Any) -> Any:
-    return _sigmoid(z) + np.clip(z, -FLAT["silu"], FLAT["silu"]) * _sigmoid_slope(z)
-
-
-def _gelu_slope(z: Any) -> Any:
-    w = np.clip(z, -FLAT["gelu"], FLAT["gelu"])
-    return _normal_cdf(w) + w * (np.exp(-0.5 * (w * w)) * (1 / math.sqrt(2 * math.pi)))
-
-
-def _gelu_tanh_slope(z: Any) -> Any:
-    k, c = GELU_TANH
-    w = np.clip(z, -FLAT["gelu_tanh"], FLAT["gelu_tanh"])
-    t = c * (w * w)
-    u = k * w * (1 + t)
-    return _sigmoid(u) + w * _sigmoid_slope(u) * (k * (1 + 3 * t))
-
-
-SLOPES: dict[str, Callable[[Any], Any]] = {
-    "tanh": lambda y: (1 - y) * (1 + y), "sigmoid": _sigmoid_slope, "silu": _silu_slope, "gelu": _gelu_slope, "gelu_tanh": _gelu_tanh_slope,
-}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------- references
@@ -92,7 +47,7 @@ def _bias_act(z: Any, b: Any, *, act: str) -> Any:
         return np.maximum(z, 0, out=z)
     if act == "tanh" and not is_half(z.dtype):
         return np.tanh(z, out=z)
-    y = in_float32(VALUES[act])(z)
+    y = activations.value(z, act=act)
     if act in FROM_Y:
         z[...] = y
         return z
@@ -105,7 +60,7 @@ def _act_backward(g: Any, saved: Any, *, act: str) -> tuple[Any, Any]:
     if is_half(g.dtype):
         dz, db = _act_backward(g.astype(np.float32), saved.astype(np.float32), act=act)
         return dz.astype(g.dtype), db.astype(g.dtype)
-    dz = _where_positive(g, saved) if act == "relu" else g * SLOPES[act](saved)
+    dz = activations.slope(g, saved, act=act)
     return dz, _column_sum(dz)
 
 
@@ -121,17 +76,13 @@ def _column_sum(g: Any) -> Any:
 def _geometry(rows: int, columns: int, *arrays: Any) -> tuple[int, int, tuple[int, int], tuple[int, int]]:
     """Elements that a thread takes at once (16 bytes, if all rows are aligned to that), rows of a block, grid and block."""
     width = 16 // arrays[0].itemsize
-    if columns % width or any(a is not None and _address(a) % 16 for a in arrays):
+    if columns % width or any(a is not None and address(a) % 16 for a in arrays):
         width = 1
     lanes = 1
     while lanes < 32 and lanes * width < columns:
         lanes *= 2
     height = max(64, -(-rows // 512))
     return width, height, (-(-columns // (lanes * width)), -(-rows // height)), (lanes, 256 // lanes)
-
-
-def _address(a: Any) -> int:
-    return a.ctypes.data if namespace(a) is np else a.data.ptr
 
 
 def _cuda_bias_act(z: Any, b: Any, *, act: str) -> Any:
@@ -174,6 +125,7 @@ def _cuda_sums(g: Any, saved: Any, dz: Any, code: int) -> Any:
 
 # ---------------------------------------------------------------------------------- kernels
 
+_FORWARD = ("none", *ACTIVATIONS)
 _SHAPES = ((1, 1), (5, 1), (3, 7), (37, 29), (70, 64), (300, 5), (3, 1030), (0, 3), (3, 0))
 Samples = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -183,8 +135,8 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any
 
 
 def _bias_samples(rng: np.random.Generator, dtype: Any) -> Samples:
-    sized = [((_normal(rng, s, dtype), _normal(rng, s[1:], dtype)), {"act": act}) for act in CODES for s in _SHAPES]
-    return [*sized, *(((_normal(rng, (5, 33), dtype), None), {"act": act}) for act in CODES)]
+    sized = [((_normal(rng, s, dtype), _normal(rng, s[1:], dtype)), {"act": act}) for act in _FORWARD for s in _SHAPES]
+    return [*sized, *(((_normal(rng, (5, 33), dtype), None), {"act": act}) for act in _FORWARD)]
 
 
 def _backward_samples(rng: np.random.Generator, dtype: Any) -> Samples:

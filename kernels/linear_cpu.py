@@ -9,88 +9,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from gpugrad import jit
+from gpugrad.kernels import activations_cpu as activations
 from gpugrad.kernels import linear
-from gpugrad.kernels.elementary_cpu import exp, normal_cdf, normal_pdf, sigmoid, tanh
+from gpugrad.kernels.activations import CODES
+from gpugrad.kernels.activations_cpu import number
 
 ROWS = 64
-
-RELU, TANH, SIGMOID, SILU, GELU, GELU_TANH = (linear.CODES[act] for act in ("relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh"))
-K, C = linear.GELU_TANH
-SILU_FLAT, GELU_FLAT, GELU_TANH_FLAT = (linear.FLAT[act] for act in ("silu", "gelu", "gelu_tanh"))
-
-
-def number(c: float, x: Any) -> Any:
-    """``c`` in the precision of x: beside a constant of float64 Numba would compute in float64."""
-    return type(x)(c)
-
-
-@overload(number, inline="always")
-def _number(c, x):  # type: ignore[no-untyped-def]
-    real = np.float32 if x == types.float32 else np.float64
-    return lambda c, x: real(c)
-
-
-@jit.inlined
-def limited(z, most):  # type: ignore[no-untyped-def]
-    """z between -most and most; nan stays."""
-    z = -most if z < -most else z
-    return most if z > most else z
-
-
-@jit.inlined
-def logistic(u):  # type: ignore[no-untyped-def]
-    """sigmoid(u) and its slope."""
-    one = number(1.0, u)
-    e = exp(-abs(u))
-    r = one / (one + e)
-    er = e * r
-    return r if u >= 0 else er, er * r
 
 
 @jit.inlined
 def value(act, z):  # type: ignore[no-untyped-def]
-    """act(z)."""
-    if act == RELU:
-        return number(0.0, z) if z <= 0 else z
-    if act == TANH:
-        return tanh(z)
-    if act == SIGMOID:
-        return sigmoid(z)
-    if act == SILU:
-        return z * sigmoid(z)
-    if act == GELU:
-        return z * normal_cdf(z)
-    if act == GELU_TANH:
-        return z * sigmoid(number(K, z) * z * (number(1.0, z) + number(C, z) * (z * z)))
-    return z
+    """act(z), of those without parameters."""
+    zero = number(0.0, z)
+    return activations.value(act, z, zero, zero)
 
 
 @jit.inlined
-def scaled(act, g, s):  # type: ignore[no-untyped-def]
+def slope(act, g, s):  # type: ignore[no-untyped-def]
     """g act'(z), where s is the value of relu and tanh, and z of the others."""
-    one = number(1.0, s)
-    if act == RELU:
-        return number(0.0, g) if s <= 0 else g
-    if act == TANH:
-        return g * ((one - s) * (one + s))
-    if act == SIGMOID:
-        return g * logistic(s)[1]
-    if act == SILU:
-        y, slope = logistic(s)
-        return g * (y + limited(s, number(SILU_FLAT, s)) * slope)
-    if act == GELU:
-        w = limited(s, number(GELU_FLAT, s))
-        return g * (normal_cdf(w) + w * normal_pdf(w))
-    if act == GELU_TANH:
-        w, k = limited(s, number(GELU_TANH_FLAT, s)), number(K, s)
-        t = number(C, s) * (w * w)
-        y, slope = logistic(k * w * (one + t))
-        return g * (y + w * slope * (k * (one + number(3.0, s) * t)))
-    return g
+    zero = number(0.0, s)
+    return activations.times_slope(act, g, s, zero, zero)
 
 
 def _bias_act_of(act: int) -> Any:
@@ -122,21 +62,21 @@ def _act_backward_of(act: int) -> Any:
             fours = stop - (stop - start) % 4  # four rows together, because the sums are then loaded and stored a quarter as often
             for i in range(start, fours, 4):
                 for j in range(g.shape[1]):
-                    d0, d1 = scaled(act, g[i, j], saved[i, j]), scaled(act, g[i + 1, j], saved[i + 1, j])
-                    d2, d3 = scaled(act, g[i + 2, j], saved[i + 2, j]), scaled(act, g[i + 3, j], saved[i + 3, j])
+                    d0, d1 = slope(act, g[i, j], saved[i, j]), slope(act, g[i + 1, j], saved[i + 1, j])
+                    d2, d3 = slope(act, g[i + 2, j], saved[i + 2, j]), slope(act, g[i + 3, j], saved[i + 3, j])
                     dz[i, j], dz[i + 1, j], dz[i + 2, j], dz[i + 3, j] = d0, d1, d2, d3
                     total[j] += (d0 + d1) + (d2 + d3)
             for i in range(fours, stop):
                 for j in range(g.shape[1]):
-                    d = scaled(act, g[i, j], saved[i, j])
+                    d = slope(act, g[i, j], saved[i, j])
                     dz[i, j] = d
                     total[j] += d
 
     return jit.compiled(run)
 
 
-_BIAS_ACT = {act: (_bias_act_of if act in linear.FROM_Y else _bias_and_act_of)(code) for act, code in linear.CODES.items()}
-_ACT_BACKWARD = {act: _act_backward_of(linear.CODES[act]) for act in linear.ACTIVATIONS}
+_BIAS_ACT = {act: (_bias_act_of if act in linear.FROM_Y else _bias_and_act_of)(CODES[act]) for act in ("none", *linear.ACTIVATIONS)}
+_ACT_BACKWARD = {act: _act_backward_of(CODES[act]) for act in linear.ACTIVATIONS}
 
 
 @jit.compiled

@@ -50,7 +50,7 @@ def _of_arrays(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 def slope(d: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
     """``d act'(x)``, what the derivative of an activation does to a cotangent or tangent; for tanh x is its value, and for relu it may be."""
-    return (_slope if act in kernels.CURVED else _flat_slope)(d, x, act=act, a=a, b=b)
+    return where_positive(d, x) if act == "relu" else (_slope if act in kernels.CURVED else _flat_slope)(d, x, act=act, a=a, b=b)
 
 
 def slope_vjp(needs: Sequence[bool], c: Any, _y: Any, d: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> list[Any]:
@@ -65,24 +65,45 @@ def slope_vjp(needs: Sequence[bool], c: Any, _y: Any, d: Any, x: Any, *, act: st
 def slope_jvp(tangents: Sequence[Any], _y: Any, d: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
     """The other rule of slope."""
     t, t_x = tangents
-    parts = [] if t is None else [slope(t, x, act=act, a=a, b=b)]
-    if t_x is not None and act in kernels.CURVED:
-        parts.append(_curvature(t_x, d, x, act=act, a=a, b=b))
-    return sum(parts[1:], parts[0]) if parts else zeros_like(d)
+    through = None if t is None else slope(t, x, act=act, a=a, b=b)
+    bent = None if t_x is None or act not in kernels.CURVED else _curvature(t_x, d, x, act=act, a=a, b=b)
+    return zeros_like(d) if through is bent is None else _total(through, bent)
+
+
+def _curvature_vjp(needs: Sequence[bool], u: Any, _y: Any, c: Any, d: Any, x: Any, *, act: str, a: float, b: float) -> list[Any]:
+    return [
+        _curvature(u, d, x, act=act, a=a, b=b) if needs[0] else None,
+        _curvature(u, c, x, act=act, a=a, b=b) if needs[1] else None,
+        u * c * d * _third(x, act, a, b) if needs[2] else None,
+    ]
 
 
 def _curvature_jvp(tangents: Sequence[Any], _y: Any, c: Any, d: Any, x: Any, *, act: str, a: float, b: float) -> Any:
     t_c, t_d, t_x = tangents
-    parts = [_curvature(*pair, x, act=act, a=a, b=b) for t, pair in ((t_c, (t_c, d)), (t_d, (c, t_d))) if t is not None]
-    if t_x is not None:
-        parts.append(t_x * c * d * _third(x, act, a, b))
-    return sum(parts[1:], parts[0])
+    return _total(
+        None if t_c is None else _curvature(t_c, d, x, act=act, a=a, b=b),
+        None if t_d is None else _curvature(c, t_d, x, act=act, a=a, b=b),
+        None if t_x is None else t_x * c * d * _third(x, act, a, b),
+    )
+
+
+def _bend_vjp(needs: Sequence[bool], cotangents: Any, _y: Any, c: Any, d: Any, x: Any, **params: Any) -> list[Any]:
+    u, v = cotangents
+    by_c, by_x = (None, None) if u is None else slope_vjp((needs[0], needs[2]), u, None, c, x, **params)
+    bent = [None] * 3 if v is None else _curvature_vjp(needs, v, None, c, d, x, **params)
+    return [_total(by_c, bent[0]), bent[1], _total(by_x, bent[2])]
 
 
 def _bend_jvp(tangents: Sequence[Any], _y: Any, c: Any, d: Any, x: Any, **params: Any) -> list[Any]:
     t_c, _, t_x = tangents
-    through = None if t_c is None and t_x is None else slope_jvp((t_c, t_x), None, c, x, **params)
+    through = None if t_c is t_x is None else slope_jvp((t_c, t_x), None, c, x, **params)
     return [through, _curvature_jvp(tangents, None, c, d, x, **params)]
+
+
+def _total(*parts: Any) -> Any:
+    """The sum of those that are not None."""
+    given = [p for p in parts if p is not None]
+    return sum(given[1:], given[0]) if given else None
 
 
 def _third(x: Any, act: str, a: float, b: float) -> Any:
@@ -139,13 +160,13 @@ _flat_slope = general(
     _of_arrays(kernels.activation_slope),
     [lambda c, _y, _d, x, **params: _flat_slope(c, x, **params), lambda c, _y, _d, _x, **params: zeros_like(c)],
     [lambda t, _y, _d, x, **params: _flat_slope(t, x, **params), lambda t, _y, _d, _x, **params: zeros_like(t)],
-    samples=_samples(2, kernels.FLAT),
+    samples=_samples(2, kernels.FLAT[1:]),
     doc="``d act'(x)`` of activations that are made of straight lines: d need not be kept.",
 )
 _curvature = general(
     "activation_curvature",
     _of_arrays(lambda c, d, x, **params: kernels.activation_bend(c, d, x, both=False, **params)[1]),
-    None,
+    _curvature_vjp,
     _curvature_jvp,
     samples=_samples(3, kernels.CURVED),
     doc="``c d act''(x)``; for tanh x is its value, and the curvature the derivative of its slope by that.",
@@ -153,7 +174,7 @@ _curvature = general(
 _bend = general(
     "activation_bend",
     _of_arrays(kernels.activation_bend),
-    None,
+    _bend_vjp,
     _bend_jvp,
     samples=_samples(3, kernels.CURVED),
     doc="``c act'(x)`` and ``c d act''(x)``, the two cotangents of slope.",
@@ -244,7 +265,7 @@ def softplus(x: Any, beta: Any = 1.0) -> Any:
     return _softplus(x, a=float(beta)) if _is_number(beta) else softplus(multiply(x, beta)) / beta
 
 
-silu = _activation("silu", "silu", "``x sigmoid(x)``, also known as swish. Elfwing et al., \"Sigmoid-weighted linear units\" (2018).")
+silu = _activation("silu", "silu", '``x sigmoid(x)``, also known as swish. Elfwing et al., "Sigmoid-weighted linear units" (2018).')
 _gelu = _activation("gelu", "gelu", "``x Phi(x)``.")
 _gelu_tanh = _activation("gelu_tanh", "gelu_tanh", "``x sigmoid(u)``, ``u = sqrt(8/pi) (x + 0.044715 x^3)``.")
 

@@ -14,8 +14,8 @@ from typing import Any
 from gpugrad import tape
 from gpugrad.kernels import linear as kernels
 from gpugrad.ops import reduce
-from gpugrad.ops.activations import gelu, relu, sigmoid, sigmoid_slope, silu
-from gpugrad.ops.elementwise import clip, exp, tanh
+from gpugrad.ops.activations import gelu, relu, sigmoid, silu, slope, slope_jvp, slope_vjp
+from gpugrad.ops.elementwise import tanh
 from gpugrad.ops.fit import broadcast_to, shape_of
 from gpugrad.ops.linalg import matmul, matmul_value, matrix_product
 from gpugrad.ops.rules import Sample, general
@@ -39,39 +39,16 @@ column_sum = linear_map(
 # ---------------------------------------------------------------------------------- dZ = dY act'(Z)
 
 
-def _curvature(saved: Any, act: str) -> Any:
-    """The derivative of act's slope by what it is taken from: by the value of tanh, by z of the others."""
-    if act == "tanh":  # (1 - y)(1 + y)
-        return -2.0 * saved
-    z = saved
-    if act == "sigmoid":
-        return -sigmoid_slope(z) * tanh(0.5 * z)
-    if act == "silu":
-        return sigmoid_slope(z) * (2.0 - z * tanh(0.5 * z))
-    z = clip(z, -kernels.FLAT[act], kernels.FLAT[act])
-    if act == "gelu":
-        return exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi)) * (2.0 - z * z)
-    k, c = kernels.GELU_TANH
-    t = c * (z * z)
-    u, u1, u2 = k * z * (1.0 + t), k * (1.0 + 3.0 * t), (6 * k * c) * z  # gelu_tanh(z) = z sigmoid(u); u and its derivatives
-    return sigmoid_slope(u) * (2.0 * u1 + z * (u2 - u1 * u1 * tanh(0.5 * u)))
-
-
 def _act_backward_vjp(needs: Sequence[bool], cotangents: Any, _y: Any, g: Any, saved: Any, *, act: str) -> list[Any]:
     c, c_sum = cotangents
     if c_sum is not None:
         c = broadcast_to(c_sum, shape_of(g)) if c is None else c + c_sum
-    through = _act_backward(c, saved, act=act)[0] if needs[0] else None
-    return [through, c * g * _curvature(saved, act) if needs[1] and act != "relu" else None]
+    return slope_vjp(needs, c, None, g, saved, act=act)
 
 
 def _act_backward_jvp(tangents: Any, _y: Any, g: Any, saved: Any, *, act: str) -> list[Any]:
-    t_g, t_saved = tangents
-    t = None if t_g is None else _act_backward(t_g, saved, act=act)[0]
-    if t_saved is not None and act != "relu":
-        bent = t_saved * g * _curvature(saved, act)
-        t = bent if t is None else t + bent
-    return [t, None if t is None else reduce.sum(t, axis=0)]
+    t = slope_jvp(tangents, None, g, saved, act=act)
+    return [t, reduce.sum(t, axis=0)]
 
 
 _act_backward = general(
@@ -130,7 +107,7 @@ def _from_y_vjp(needs: Sequence[bool], g: Any, y: Any, x: Any, w: Any, _b: Any, 
 
 
 def _from_y_jvp(tangents: Sequence[Any], y: Any, x: Any, w: Any, _b: Any, *, act: str) -> Any:
-    return _act_backward(_jvp_of_product(tangents, x, w), y, act=act)[0]
+    return slope(_jvp_of_product(tangents, x, w), y, act=act)
 
 
 def _from_z_vjp(needs: Sequence[bool], g: Any, yz: Any, x: Any, w: Any, _b: Any, *, act: str) -> list[Any]:
@@ -144,7 +121,7 @@ def _from_z_vjp(needs: Sequence[bool], g: Any, yz: Any, x: Any, w: Any, _b: Any,
 
 def _from_z_jvp(tangents: Sequence[Any], yz: Any, x: Any, w: Any, _b: Any, *, act: str) -> list[Any]:
     t = _jvp_of_product(tangents, x, w)
-    return [_act_backward(t, yz[1], act=act)[0], t]
+    return [slope(t, yz[1], act=act), t]
 
 
 _SHAPES = [((3, 4), (4, 2), (2,)), ((0, 4), (4, 2), (2,)), ((3, 4), (4, 1), None), ((2, 0), (0, 2), (2,))]
@@ -203,32 +180,3 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str = "none") -> A
     if weight.dtype != dtype or (bias is not None and bias.dtype != dtype) or dtype.kind == "c" or not is_inexact(dtype) or not dtype.isnative:
         return ACTIVATIONS[activation](linear(x, weight, bias))
     return _from_y(x, weight, bias, act=activation) if activation in kernels.FROM_Y else _from_z(x, weight, bias, act=activation)[0]
-
-
-# ---------------------------------------------------------------------------------- act(Z) alone
-
-
-def _activated(z: Any, *, act: str) -> Any:
-    return kernels.bias_act(z.copy(), None, act=act)
-
-
-_activate = general(
-    "activate",
-    _activated,
-    [lambda g, _y, z, *, act: _act_backward(g, z, act=act)[0]],
-    [lambda t, _y, z, *, act: _act_backward(t, z, act=act)[0]],
-    samples=[Sample((3, 4), domain=(-3.0, 3.0), act=act) for act in kernels.ACTIVATIONS if act not in kernels.FROM_Y],
-    doc="act(Z) of a matrix, for the activations whose slope is taken from Z, in one pass over memory; its derivative too.",
-)
-
-
-def activate(z: Any, activation: str) -> Any:
-    """An activation of :func:`linear` alone, of an array of any shape; of real floats it is one operation, however many it is written with."""
-    z, shape = as_array(z), shape_of(z)
-    dtype = z.dtype
-    if activation in kernels.FROM_Y or dtype.kind == "c" or not is_inexact(dtype) or not dtype.isnative:
-        return ACTIVATIONS[activation](z)
-    if len(shape) == 2:
-        return _activate(z, act=activation)
-    rows = shape[0] if shape else 1
-    return reshape(_activate(reshape(z, (rows, math.prod(shape[1:]))), act=activation), shape)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpugrad.backend import namespace
 from gpugrad.ops import reduce
-from gpugrad.ops.activations import reusable, sigmoid_slope
+from gpugrad.ops.activations import reusable, slope
 from gpugrad.ops.elementwise import choose, clip, log, log1p, maximum, negative, strong_divide, strong_multiply
 from gpugrad.ops.fit import astype, dtype_of, in_float32, is_half, shape_of
 from gpugrad.ops.rules import Sample, elementwise, general
@@ -96,7 +96,7 @@ def _bce_residual(x: Any, y: Any) -> Any:
 bce_residual = elementwise(
     "bce_residual",
     _bce_residual,
-    lambda d, _r, x, _y: d * sigmoid_slope(x),
+    lambda d, _r, x, _y: slope(d, x, act="sigmoid"),
     lambda d, _r, _x, _y: -d,
     doc="``sigmoid(x) - y``, by ``((1 - y) - y e) / (1 + e)`` or ``(e (1 - y) - y) / (1 + e)`` with ``e = exp(-|x|)``, which for y = 0 and 1 do not cancel.",
 )

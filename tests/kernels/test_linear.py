@@ -44,7 +44,7 @@ def saved_of(act: str, z: Any) -> Any:
 
 @every_twin
 @every_float
-@pytest.mark.parametrize("act", linear.CODES)
+@pytest.mark.parametrize("act", FUNCTIONS)
 def test_values(act: str, dtype: Any, twin: str) -> None:
     z, b = RNG.normal(0, 3, (9, 37)).astype(dtype), RNG.normal(size=37).astype(dtype)
     expected = value(act, z.astype(np.float64) + b)

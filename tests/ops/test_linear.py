@@ -12,7 +12,7 @@ import gpugrad as gg
 from gpugrad import kernels, tape
 from gpugrad.kernels.linear import FROM_Y
 from gpugrad.nn.functional import linear
-from gpugrad.ops.linear import ACTIVATIONS, activate
+from gpugrad.ops.linear import ACTIVATIONS
 from gpugrad.testing import check_grads, gradcheck, gradgradcheck
 
 RNG = np.random.default_rng(0)
@@ -264,22 +264,3 @@ def test_leading_axes_and_dtypes():
     assert linear(x.astype(np.float32), w.astype(np.float32), b).dtype == np.float64
     with pytest.raises(ValueError, match=r"linear: got x of shape \(6, 3\), weight \(4, 3\)"):
         linear(x[:, :3], w, b)
-
-
-@but_none
-@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4), (0, 3), (60, 70)])
-def test_activations_alone_are_one_operation(act: str, shape: tuple[int, ...]) -> None:
-    """Of any shape, small and large; with the derivatives of the function that they are."""
-    z = RNG.normal(0, 2, shape)
-    alone, function = (lambda z: activate(z, act)), ACTIVATIONS[act]
-    assert_allclose(alone(z), function(z), rtol=1e-11, atol=1e-14)
-    assert alone(z.astype(np.float32)).dtype == np.float32
-    scalar = lambda f: lambda z: gg.sum(gg.sin(f(z)))
-    t = np.cos(np.arange(z.size)).reshape(shape)
-    assert_allclose(gg.grad(scalar(alone))(z), gg.grad(scalar(function))(z), rtol=1e-10, atol=1e-13)
-    for mode in ("forward-over-reverse", "reverse-over-reverse"):
-        expected = gg.hvp(scalar(function), z, t, mode=mode)
-        assert_allclose(gg.hvp(scalar(alone), z, t, mode=mode), expected, rtol=1e-9, atol=1e-12)
-    before = z.copy()
-    alone(z)
-    assert_array_equal(z, before)

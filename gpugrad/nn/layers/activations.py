@@ -6,9 +6,6 @@ from typing import Any
 
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.nn.module import Module
-from gpugrad.ops.linear import activate
-
-_GELUS = {"none": "gelu", "tanh": "gelu_tanh"}
 
 
 class ReLU(Module):
@@ -81,7 +78,7 @@ class GELU(Module):
 
     def forward(self, x: Any) -> Any:
         """x times the normal distribution function of x."""
-        return activate(x, _GELUS[self.approximate]) if self.approximate in _GELUS else F.gelu(x, self.approximate)
+        return F.gelu(x, self.approximate)
 
     def extra_repr(self) -> str:
         """Which approximation, if any."""
@@ -93,7 +90,7 @@ class SiLU(Module):
 
     def forward(self, x: Any) -> Any:
         """x sigmoid(x)."""
-        return activate(x, "silu")
+        return F.silu(x)
 
 
 class Softplus(Module):
