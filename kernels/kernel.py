@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from gpugrad import backend
+from gpugrad import backend, pool
 
 TWINS = ("reference", "cpu", "cuda")
 KERNELS: dict[str, Kernel] = {}
@@ -82,6 +82,7 @@ class Kernel:
         if self._cpu is None:
             module, name = self._cpu_path.split(":")
             self._cpu = getattr(importlib.import_module(f"gpugrad.kernels.{module}"), name)
+            pool.install()
         return self._cpu
 
     def __call__(self, *args: Any, **params: Any) -> Any:
