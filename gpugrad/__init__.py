@@ -59,6 +59,7 @@ from gpugrad.ops.index import *  # noqa: F403
 from gpugrad.ops.linalg import *  # noqa: F403
 from gpugrad.ops.reduce import *  # noqa: F403
 from gpugrad.ops.shape import *  # noqa: F403
+from gpugrad.ops.softmax import *  # noqa: F403
 from gpugrad.tape import Tensor  # noqa: F401
 from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, linearize, stop_gradient, value_and_grad, vjp  # noqa: F401
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpugrad import backend, tape
 from gpugrad.ops import elementwise as ew
-from gpugrad.ops import fit, index, linalg, reduce
+from gpugrad.ops import fit, index, linalg, reduce, softmax
 from gpugrad.ops import shape as shape_ops
 from gpugrad.ops.fit import add, astype
 from gpugrad.tape import Leaf, Tensor, plain
@@ -378,7 +378,7 @@ class Methods:
     conjugate = conj
     exp, log, sqrt, square, sin, cos, tanh, clip = ew.exp, ew.log, ew.sqrt, ew.square, ew.sin, ew.cos, ew.tanh, ew.clip
     sum, mean, prod, var, std, max, min = reduce.sum, reduce.mean, reduce.prod, reduce.var, reduce.std, reduce.max, reduce.min
-    cumsum, cumprod, logsumexp = reduce.cumsum, reduce.cumprod, reduce.logsumexp
+    cumsum, cumprod, logsumexp = reduce.cumsum, reduce.cumprod, softmax.logsumexp
     any, all, argmax, argmin = map(_method, (reduce.any, reduce.all, reduce.argmax, reduce.argmin))
     dot, matmul, outer, trace, norm = linalg.dot, linalg.matmul, linalg.outer, linalg.trace, linalg.norm
     ravel = flatten = shape_ops.ravel

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from gpugrad.backend import namespace
-from gpugrad.ops.activations import log_softmax, sigmoid, softmax
+from gpugrad.ops.activations import sigmoid
 from gpugrad.ops.elementwise import isnan, less, log, strong_divide, strong_multiply, where
 from gpugrad.ops.erf import erf, erfc, erfinv
-from gpugrad.ops.reduce import logsumexp
 from gpugrad.ops.rules import elementwise
+from gpugrad.ops.softmax import log_softmax, logsumexp, softmax
 
 __all__ = ["entr", "erf", "erfc", "erfinv", "expit", "log_softmax", "logit", "logsumexp", "softmax", "xlogy"]
 

@@ -14,60 +14,6 @@
 // that are not a label alone, find the row in the cache; so memory is read once and written once. The divisor of a mean is read from where an earlier
 // kernel put it, so the host waits for nothing. Sums are made by shuffles in an order that depends on the sizes alone.
 
-constexpr int PACKED = 16 / sizeof(real);
-
-template <int V> struct alignas(sizeof(real) * V) Pack {
-    real at[V];
-};
-
-__device__ __forceinline__ acc infinity() { return (acc)__uint_as_float(0x7f800000u); }
-__device__ __forceinline__ acc nan_() { return (acc)__uint_as_float(0x7fc00000u); }
-
-// The sum of exp over some logits is exp(max) (1 + rest). Of no logits, and of -inf alone, max is -inf and counts for nothing.
-struct Sum {
-    acc max, rest;
-};
-
-__device__ __forceinline__ acc drop(acc low, acc high) { return low == -infinity() ? acc(0) : exp(low - high); }
-
-__device__ __forceinline__ Sum joined(Sum a, Sum b) {
-    bool below = b.max <= a.max;  // false with nan, which then stays in the rest
-    Sum high = below ? a : b, low = below ? b : a;
-    return {high.max, high.rest + (low.rest + 1) * drop(low.max, high.max)};
-}
-
-__device__ __forceinline__ Sum warp_joined(Sum s) {
-    for (int offset = 16; offset; offset >>= 1) s = joined(s, {__shfl_xor_sync(0xffffffffu, s.max, offset), __shfl_xor_sync(0xffffffffu, s.rest, offset)});
-    return {__shfl_sync(0xffffffffu, s.max, 0), __shfl_sync(0xffffffffu, s.rest, 0)};  // one order of joining for all
-}
-
-struct Warp {
-    __device__ __forceinline__ int64 lane() const { return threadIdx.x % 32; }
-    __device__ __forceinline__ int64 lanes() const { return 32; }
-    __device__ __forceinline__ acc sum(acc x) const { return warp_sum(x); }
-    __device__ __forceinline__ Sum join(Sum s) const { return warp_joined(s); }
-};
-
-struct Block {
-    acc *shared;  // 64 values
-    __device__ __forceinline__ int64 lane() const { return threadIdx.x; }
-    __device__ __forceinline__ int64 lanes() const { return blockDim.x; }
-    __device__ __forceinline__ acc sum(acc x) const { return block_sum(x, shared); }
-    __device__ __forceinline__ Sum join(Sum s) const {
-        s = warp_joined(s);
-        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        if (lane == 0) {
-            shared[warp] = s.max;
-            shared[32 + warp] = s.rest;
-        }
-        __syncthreads();
-        bool there = lane < blockDim.x / 32;
-        s = warp_joined({there ? shared[lane] : -infinity(), there ? shared[32 + lane] : acc(0)});
-        __syncthreads();
-        return s;
-    }
-};
-
 // One row and what is asked of it; weight, t (probabilities) and residual may be null.
 struct Row {
     const real *x, *t, *weight;
@@ -135,8 +81,6 @@ template <int V, class Team> __device__ __forceinline__ acc worked(const Row &ro
     return total * log1p(rest) + cost;
 }
 
-__device__ __forceinline__ bool aligned(const void *p) { return (uint64)p % 16 == 0; }
-
 template <class Team>
 __device__ __forceinline__ void cross_entropy(Team team, int64 i, const real *x, const int64 *labels, const real *probabilities, const real *weight,
                                               const acc *divisor, acc *losses, real *residual, int64 classes, int64 ignore_index, double smoothing, double scale) {
@@ -176,7 +120,7 @@ cross_entropy_by_blocks(const real *__restrict__ x, const int64 *__restrict__ la
                         const acc *__restrict__ divisor, acc *__restrict__ losses, real *__restrict__ residual, int64 rows, int64 classes, int64 ignore_index,
                         double smoothing, double scale) {
     __shared__ acc shared[64];
-    cross_entropy(Block{shared}, (int64)blockIdx.x, x, labels, probabilities, weight, divisor, losses, residual, classes, ignore_index, smoothing, scale);
+    cross_entropy(Block{shared, nullptr}, (int64)blockIdx.x, x, labels, probabilities, weight, divisor, losses, residual, classes, ignore_index, smoothing, scale);
 }
 
 // What the labels of a block count for in the mean: weight[label] each, nothing where ignored, nan where out of range.

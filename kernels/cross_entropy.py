@@ -21,7 +21,7 @@ from gpugrad import backend
 from gpugrad.cuda.loader import Source
 from gpugrad.kernels.kernel import Kernel
 
-source = Source("cross_entropy.cu")
+source = Source("cross_entropy.cu", "rows.cuh")
 _WIDEST_OF_A_WARP = 1024  # classes; a wider row takes a block of threads
 _ROWS_OF_A_BLOCK = 4  # a warp for each
 _SUMMED_BY_A_BLOCK = 1 << 14

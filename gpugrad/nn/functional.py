@@ -18,11 +18,12 @@ from gpugrad.nn.loss_functions import (
     smooth_l1_loss,
 )  # fmt: skip
 from gpugrad.nn.margin_losses import cosine_embedding_loss, cosine_similarity, hinge_loss, multi_margin_loss, multiclass_hinge_loss, soft_margin_loss
-from gpugrad.ops.activations import elu, gelu, hardtanh, leaky_relu, log_sigmoid, log_softmax, logsigmoid, relu, relu6, selu, sigmoid, silu, softmax, softplus
+from gpugrad.ops.activations import elu, gelu, hardtanh, leaky_relu, log_sigmoid, logsigmoid, relu, relu6, selu, sigmoid, silu, softplus
 from gpugrad.ops.dropout import dropout
 from gpugrad.ops.elementwise import tanh
 from gpugrad.ops.linear import linear
 from gpugrad.ops.normalise import batch_norm, layer_norm, rms_norm
+from gpugrad.ops.softmax import log_softmax, softmax
 from gpugrad.ops.table import bilinear, embedding
 
 __all__ = [

@@ -16,19 +16,14 @@ import numpy as np
 from gpugrad import backend
 from gpugrad.kernels import activations as kernels
 from gpugrad.kernels import masks
-from gpugrad.kernels.activations import reusable
-from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import clip, exp, greater, greater_equal, less_equal, multiply, of_array, tanh, where
-from gpugrad.ops.fit import dtype_of, in_float32, zeros_like
+from gpugrad.ops.fit import dtype_of, zeros_like
 from gpugrad.ops.rules import Sample, elementwise, general
 from gpugrad.tape import is_inexact
 
 __all__ = [
-    "elu", "gelu", "hardtanh", "leaky_relu", "log_sigmoid", "log_softmax", "logsigmoid", "relu", "relu6", "selu", "sigmoid", "silu", "softmax",
-    "softplus",
+    "elu", "gelu", "hardtanh", "leaky_relu", "log_sigmoid", "logsigmoid", "relu", "relu6", "selu", "sigmoid", "silu", "softplus",
 ]  # fmt: skip
-
-Axis = int | tuple[int, ...] | None
 
 
 # ---------------------------------------------------------------------------------- the operations that all share
@@ -278,56 +273,3 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     return _gelu(x) if approximate == "none" else _gelu_tanh(x)
-
-
-# ---------------------------------------------------------------------------------- softmax
-
-
-def _shifted(x: Any, axis: Axis) -> Any:
-    """x - max(x), in an array of our own."""
-    x = np.asarray(x) if not hasattr(x, "shape") else x
-    if not x.size or x.dtype.kind in "iub":
-        x = x * 1.0
-    with np.errstate(invalid="ignore"):  # inf - inf: nan is the answer
-        return x - x.max(axis=axis, keepdims=True) if x.size else x
-
-
-@in_float32
-def _softmax(x: Any, *, axis: Axis) -> Any:
-    y = _shifted(x, axis)
-    out = reusable(y)
-    y = np.exp(y, out=out)
-    return np.divide(y, y.sum(axis=axis, keepdims=True), out=out)
-
-
-@in_float32
-def _log_softmax(x: Any, *, axis: Axis) -> Any:
-    y = _shifted(x, axis)
-    with np.errstate(divide="ignore"):  # of nothing at all
-        return np.subtract(y, np.log(np.exp(y).sum(axis=axis, keepdims=True)), out=reusable(y))
-
-
-_softmax_op = general(
-    "softmax",
-    _softmax,
-    [lambda g, y, _x, *, axis: y * (g - reduce.sum(y * g, axis=axis, keepdims=True))],
-    [lambda t, y, _x, *, axis: y * (t - reduce.sum(y * t, axis=axis, keepdims=True))],
-    samples=[Sample((3, 4), axis=-1), Sample((3, 4), axis=0), Sample((2, 3, 2), axis=(0, 2)), Sample((2, 2), axis=None)],
-)
-_log_softmax_op = general(
-    "log_softmax",
-    _log_softmax,
-    [lambda g, y, _x, *, axis: g - exp(y) * reduce.sum(g, axis=axis, keepdims=True)],
-    [lambda t, y, _x, *, axis: t - reduce.sum(exp(y) * t, axis=axis, keepdims=True)],
-    samples=[Sample((3, 4), axis=-1), Sample((3, 4), axis=0), Sample((2, 3, 2), axis=(0, 2)), Sample((2, 2), axis=None)],
-)
-
-
-def softmax(x: Any, axis: Axis = -1) -> Any:
-    """``exp(x) / sum(exp(x))`` along ``axis`` (an int, a tuple, or None for all), without overflow."""
-    return _softmax_op(x, axis=axis)
-
-
-def log_softmax(x: Any, axis: Axis = -1) -> Any:
-    """``x - logsumexp(x)`` along ``axis`` (an int, a tuple, or None for all), without overflow."""
-    return _log_softmax_op(x, axis=axis)

@@ -14,14 +14,13 @@ import numpy as np
 from gpugrad.backend import mixed_devices, namespace
 from gpugrad.kernels.cross_entropy import cross_entropy
 from gpugrad.ops import reduce
-from gpugrad.ops.activations import log_softmax, softmax
 from gpugrad.ops.elementwise import not_equal, strong_multiply
 from gpugrad.ops.fit import astype, dtype_of, is_unit, shape_of
-from gpugrad.ops.index import take_along_axis
 from gpugrad.ops.labels import checked_labels, checked_weight, class_axis, counts, is_tracked, on_device_of, rows
 from gpugrad.ops.loss import REDUCTIONS, check_reduction, mean_of
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import expand_dims, reshape
+from gpugrad.ops.softmax import log_softmax, softmax, softmax_slope
 from gpugrad.tape import is_inexact
 
 
@@ -56,18 +55,11 @@ def _total(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: floa
     return expand_dims(total, 1)
 
 
-def _softmax_tangent(x: Any, t: Any) -> Any:
-    """The softmax's Jacobian (which is symmetric) times t. That of the likeliest class is subtracted from t, so that nothing cancels near it."""
-    p = softmax(x)
-    t = t - take_along_axis(t, reduce.argmax(x, axis=1, keepdims=True), 1)
-    return p * (t - reduce.sum(p * t, axis=1, keepdims=True))
-
-
 def _by_x(x: Any, labels: Any, probabilities: Any, weight: Any, t: Any, smoothing: float, ignore_index: int, reduction: str) -> Any:
     """The residual's Jacobian by x, which is symmetric, times t."""
     total = _total(x, labels, probabilities, weight, smoothing, ignore_index)
     factor = astype(total * _scale(x, labels, weight, ignore_index, reduction), dtype_of(x), copy=False)
-    return strong_multiply(factor, _softmax_tangent(x, t))  # whatever the logits of an ignored row are
+    return strong_multiply(factor, softmax_slope(t, softmax(x), axis=(1,)))  # whatever the logits of an ignored row are
 
 
 def _pull_back(

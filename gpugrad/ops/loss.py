@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from gpugrad.backend import namespace
+from gpugrad.kernels.activations import reusable
 from gpugrad.ops import reduce
-from gpugrad.ops.activations import reusable, slope
+from gpugrad.ops.activations import slope
 from gpugrad.ops.elementwise import choose, clip, log, log1p, maximum, negative, strong_divide, strong_multiply
 from gpugrad.ops.fit import astype, dtype_of, in_float32, is_half, shape_of
 from gpugrad.ops.rules import Sample, elementwise, general

@@ -1,4 +1,4 @@
-"""Reductions and scans along axes: sums, products, extrema, moments, logsumexp, and the counts that have no derivative.
+"""Reductions and scans along axes: sums, products, extrema, moments, and the counts that have no derivative.
 
 Every reduction takes ``axis`` (None for all, an integer or a tuple) and ``keepdims``. 16-bit floats accumulate in float32.
 The operations themselves see axes as a tuple of non-negative integers.
@@ -18,10 +18,9 @@ from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, in_float32, i
 from gpugrad.ops.index import sort
 from gpugrad.ops.rules import Sample, constant, general, linear
 from gpugrad.ops.shape import as_array, concatenate, expand_dims, flip, moveaxis, ravel, reshape, transpose
-from gpugrad.tape import Op
 
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "average", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean", "median", "min", "nanmean",
+    "all", "amax", "amin", "any", "argmax", "argmin", "average", "count_nonzero", "cumprod", "cumsum", "max", "mean", "median", "min", "nanmean",
     "nansum", "prod", "ptp", "std", "sum", "var",
 ]  # fmt: skip
 
@@ -341,73 +340,6 @@ def cumsum(x: Any, axis: int | None = None, dtype: Any = None, out: None = None)
 def cumprod(x: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
     """The running products along ``axis`` (of the flattened array when None); see :func:`numpy.cumprod`."""
     return _scan(_cumprod, "cumprod", x, axis, dtype, out)
-
-
-# ---- logsumexp: its gradient is softmax(x), and the derivative of that along t is softmax(x) (t - sum(softmax(x) t))
-
-
-@in_float32
-def _logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    """m + log k + log1p(rest / k), where k elements equal the largest, m: exact where the rest is tiny beside it."""
-    xp = namespace(x)
-    with np.errstate(all="ignore"):
-        if not x.size:
-            return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
-        m = x.max(axis=axis, keepdims=True)
-        largest = x == m
-        e = np.exp(x - xp.where(np.isfinite(m), m, xp.zeros((), m.dtype)))
-        k = largest.sum(axis=axis, keepdims=True).astype(e.dtype)
-        rest = xp.where(largest, xp.zeros((), e.dtype), e).sum(axis=axis, keepdims=True)
-        y = m + np.log(k) + np.log1p(rest / k)
-    return y if keepdims else y.reshape(reduced_shape(x.shape, axis))
-
-
-@in_float32
-def _softmax_value(x: Any, *, axis: tuple[int, ...]) -> Any:
-    """exp(x - m) / sum(exp(x - m)). Where m is inf the infinite elements share evenly; where it is -inf, all get 0."""
-    if not x.size:
-        return np.exp(x)
-    xp = namespace(x)
-    m = x.max(axis=axis, keepdims=True)
-    if xp is np and np.isfinite(m).all():  # on a GPU the question would cost a synchronisation
-        e = np.exp(x - m)
-        return e / e.sum(axis=axis, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        e = xp.where(np.isinf(m), x == np.inf, np.exp(x - m))
-    total = e.sum(axis=axis, keepdims=True)
-    return e / xp.where(total == 0, xp.ones((), total.dtype), total)
-
-
-def softmax_change(t: Any, s: Any, axis: tuple[int, ...]) -> Any:
-    """s (t - sum(s t)), with t counted from its value at the largest share: where s is almost 1, t - sum(s t) would be rounding alone."""
-    t = t - _extremum_jvp(t, max(s, axis, keepdims=True), s, axis=axis, keepdims=True)
-    return s * (t - sum(s * t, axis, keepdims=True))
-
-
-_softmax = Op(
-    "softmax of logsumexp",
-    _softmax_value,
-    [lambda g, s, _x, *, axis: softmax_change(g, s, axis)],
-    [lambda t, s, _x, *, axis: softmax_change(t, s, axis)],
-)
-_lse = general(
-    "logsumexp",
-    _logsumexp,
-    [lambda g, _y, x, *, axis, keepdims: restored(g, axis, keepdims) * _softmax(x, axis=axis)],
-    [lambda t, _y, x, *, axis, keepdims: sum(t * _softmax(x, axis=axis), axis, keepdims=keepdims)],
-    samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
-)
-
-
-def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """``log(sum(exp(x)))`` without overflow, and with relative accuracy where one element outweighs the rest.
-
-    All -inf gives -inf with derivative 0. See :func:`scipy.special.logsumexp`.
-    """
-    x = as_array(x)
-    if dtype_of(x).kind == "c":
-        raise TypeError("logsumexp: got complex numbers, expected real ones: there is no largest of them")
-    return _lse(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
 # ---- nothing to differentiate

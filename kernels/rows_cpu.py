@@ -1,0 +1,56 @@
+"""What the Numba twins of softmax and of cross entropy share: blocks of rows that stay in the first cache, and loops over rows that vectorise.
+
+Rows are taken by number: an array of one row's own would be counted (incref, decref) each time, at the cost of ten elements.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpugrad import jit
+from gpugrad.kernels.elementary_cpu import exp
+
+BLOCK = 4096  # elements: 16 or 32 KB
+PIECE = 1 << 16  # elements, each with its exp, that a thread takes at least
+BITS: dict[str, Any] = {"f": np.dtype(np.int32), "d": np.dtype(np.int64)}
+
+
+@jit.inlined
+def in_order(b, sign):  # type: ignore[no-untyped-def]
+    """Of the bits of a float, whose sign is bit number ``sign``, an integer of the same order; and of that the bits again. All bits but the sign are flipped
+    in the negative ones. A maximum of integers vectorises, one of floats does not. nan may count as large or as small."""
+    return b ^ ((b >> sign) & ((1 << sign) - 1))
+
+
+@jit.inlined
+def largest(bits, i):  # type: ignore[no-untyped-def]
+    """The bits of the largest float of a row."""
+    sign = 8 * bits.itemsize - 1
+    m = -1 << sign
+    for c in range(bits.shape[1]):
+        m = max(m, in_order(bits[i, c], sign))
+    return in_order(m, sign)
+
+
+@jit.inlined
+def exp_in_place(a):  # type: ignore[no-untyped-def]
+    for j in range(a.size):
+        a[j] = exp(a[j])
+
+
+@jit.inlined
+def exp_into(a, e):  # type: ignore[no-untyped-def]
+    """Not for a and e in the same memory: that loop is then run one element after the other."""
+    for j in range(a.size):
+        e[j] = exp(a[j])
+
+
+@jit.summing
+def total(a, i):  # type: ignore[no-untyped-def]
+    """The sum of a row, in float64."""
+    total = 0.0
+    for c in range(a.shape[1]):
+        total += a[i, c]
+    return total
