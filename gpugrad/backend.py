@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,9 @@ import numpy as np
 from numpy import ndarray
 
 CUDA_REMEDY = "Install CuPy (pip install 'gpugrad[cuda12]' or 'gpugrad[cuda13]', after the CUDA version that nvidia-smi shows), or use device='cpu'."
+
+
+waited: Callable[[], Any] = lambda: None  # called when the host has waited for a device; gpugrad.cuda.refusals says what for
 
 
 class DeviceError(RuntimeError):
@@ -119,7 +123,9 @@ def to_device(x: Any, device: str | None) -> Any:
     if device_of(x) == name:
         return x
     if name == "cpu":
-        return x.get()
+        y = x.get()
+        waited()
+        return y
     xp, current = on(name)
     with current:
         return xp.asarray(x)

@@ -166,7 +166,9 @@ class Methods:
     def item(self) -> Any:
         """The one element as a Python number."""
         _refuse_inside_a_transform(self, "item()")
-        return self.data.item()
+        y = self.data.item()
+        backend.waited()
+        return y
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
@@ -179,10 +181,14 @@ class Methods:
         return complex(self.item())
 
     def __int__(self) -> int:
-        return int(self.data.item())  # piecewise constant: nothing is lost
+        y = int(self.data.item())  # piecewise constant: nothing is lost
+        backend.waited()
+        return y
 
     def __bool__(self) -> bool:
-        return bool(self.data)
+        y = bool(self.data)
+        backend.waited()
+        return y
 
     def __index__(self) -> int:
         return self.data.__index__()

@@ -25,8 +25,10 @@ def synchronize() -> None:
 
     Raises:
         DeviceError: there is no GPU.
+        IndexError: an index that it was given was out of range.
     """
     backend.cupy().cuda.Device().synchronize()
+    backend.waited()
 
 
 def current_stream() -> Any:

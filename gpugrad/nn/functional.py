@@ -24,11 +24,11 @@ from gpugrad.ops.elementwise import tanh
 from gpugrad.ops.linear import linear
 from gpugrad.ops.normalise import batch_norm, layer_norm, rms_norm
 from gpugrad.ops.softmax import log_softmax, softmax
-from gpugrad.ops.table import bilinear, embedding
+from gpugrad.ops.table import bilinear, embedding, one_hot
 
 __all__ = [
     "batch_norm", "bce_loss", "bce_with_logits", "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss",
     "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "gaussian_nll_loss", "gelu", "hardtanh", "hinge_loss", "huber_loss", "kl_div",
     "l1_loss", "layer_norm", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "logsigmoid", "mse_loss", "multi_margin_loss", "multiclass_hinge_loss",
-    "nll_loss", "poisson_nll_loss", "relu", "relu6", "rms_norm", "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax", "softplus", "tanh",
+    "nll_loss", "one_hot", "poisson_nll_loss", "relu", "relu6", "rms_norm", "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax", "softplus", "tanh",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ or replays the tape sees them, and they may be Tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from gpugrad import backend
 from gpugrad.backend import namespace
+from gpugrad.kernels import segments as kernels
 from gpugrad.ops import elementwise as ew
 from gpugrad.ops.fit import Shape, add, astype, broadcast_to, dtype_of, full_like, is_half, ones_like, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, constant, general
@@ -78,13 +79,22 @@ def plain_index(key: Any) -> Any:
 # ---------------------------------------------------------------------------------- items at places
 # An index touches some leading axes. Numbering their entries gives every item it picks a *place*: an integer per row.
 
+_FULL = slice(None)
+_FEW = 4096  # elements: up to so many, what NumPy does in one call is quicker than a kernel
+
 
 def _places(xp: Any, arrays: Sequence[Any], key: tuple[Any, ...], source: Shape) -> tuple[Any, int, Shape]:
-    """The places that the key picks, how many places there are, and the shape of an item."""
+    """The places that the key picks, how many places there are, and the shape of an item. Each axis adds its own part, so that the places that are not picked
+    need no memory."""
     index = _filled(key, arrays)
     ndim = len(source) if any(k is Ellipsis for k in index) else sum(map(_axes_of, index))
     lead, item = source[:ndim], source[ndim:]
-    return xp.arange(math.prod(lead)).reshape(lead)[index], math.prod(lead), item
+    places, step = xp.broadcast_to(xp.zeros((), np.int64), lead)[index], 1
+    for axis in reversed(range(ndim)):
+        numbers = xp.arange(0, lead[axis] * step, step).reshape([-1 if i == axis else 1 for i in range(ndim)])
+        places = places + xp.broadcast_to(numbers, lead)[index]
+        step *= max(lead[axis], 1)
+    return places, math.prod(lead), item
 
 
 def _axes_of(k: Any) -> int:
@@ -93,44 +103,78 @@ def _axes_of(k: Any) -> int:
     return 0 if k is None or isinstance(k, (bool, np.bool_)) else 1
 
 
-def _by_place(xp: Any, places: Any) -> tuple[Any, Any, Any]:
-    """The stable order that brings equal places together, the places in it, and which of them are the last of their kind."""
-    order = xp.argsort(places, kind="stable")
-    places = places[order]
-    last = xp.ones(places.shape, bool)
-    last[:-1] = places[1:] != places[:-1]
-    return order, places, last
+def _array_axes(key: tuple[Any, ...], arrays: Sequence[Any]) -> tuple[int, int] | None:
+    """(a, b) where the key is a times ``:``, then arrays of integers for the axes a to b, then no more than ``:`` and ``...``: the commonest one. Else None."""
+    a = next(i for i, k in enumerate(key) if k is ARRAY)
+    b = a + len(arrays)
+    if any(type(k) is not slice or k != _FULL for k in (*key[:a], *[k for k in key[b:] if k is not Ellipsis])) or any(k is not ARRAY for k in key[a:b]):
+        return None
+    return None if any(i.dtype.kind not in "iu" for i in arrays) else (a, b)
 
 
-def _doublings(xp: Any, places: Any) -> Iterator[tuple[Any, Any]]:
-    """The steps of a segmented scan (Hillis and Steele, 1986): after combining each row with the row ``earlier`` where
-    that is ``same`` in place, step after step, the last row of each place holds the combination of all of them."""
-    at, step = xp.arange(places.size), 1
-    while step < places.size:
-        earlier = xp.maximum(at - step, 0)
-        yield earlier, ((at >= step) & (places == places[earlier]))[:, None]
-        step *= 2
+def _place_of(name: str, arrays: Sequence[Any], lengths: Shape) -> Any:
+    """The places, of any shape, that one array for each of some axes picks. What one array has out of range is left to whoever reads it."""
+    if len(arrays) == 1:
+        return arrays[0]
+    places, step = 0, 1
+    for i, n in zip(arrays[::-1], lengths[::-1], strict=True):
+        places = places + kernels.in_range(i, n, name) * step
+        step *= n
+    return places
 
 
-def segment_sum(values: Any, places: Any, count: int) -> Any:
-    """Rows of ``values`` (n, m) summed by their places (n,), as (count, m).
+def _refused(arrays: Sequence[Any], key: tuple[Any, ...], source: Shape, name: str) -> tuple[Any, ...]:
+    """The arrays of a key as they may be used: where NumPy raises for what is out of range, CuPy counts it round."""
+    kept, axis = list(arrays), 0
+    rest = sum(map(_axes_of, _filled(key, arrays)))
+    at = iter(range(len(kept)))
+    for k in key:
+        if k is Ellipsis:
+            axis += len(source) - rest + 1
+        elif k is ARRAY:
+            i = next(at)
+            if kept[i].dtype.kind in "iu" and axis < len(source):
+                kept[i] = kernels.in_range(kept[i], source[axis], name)
+            axis += _axes_of(arrays[i])
+        else:
+            axis += _axes_of(k)
+    return tuple(kept)
 
-    The order of additions depends on the places only, so the bits are the same every time, which atomic additions on a GPU do not give.
-    """
-    xp = namespace(values)
-    order, places, last = _by_place(xp, places)
-    values = values[order]
-    for earlier, same in _doublings(xp, places):
-        values = values + xp.where(same, values[earlier], xp.zeros((), values.dtype))
-    # What is not the last of its place goes to an extra row: so nobody waits for the GPU to find out how many are.
-    y = xp.zeros((count + 1, values.shape[1]), values.dtype)
-    y[xp.where(last, places, count)] = values
-    return y[:count]
+
+def pick_rows(x: Any, places: Any, *, skip: int | None = None, from_end: bool = True, name: str = "getitem") -> Any:
+    """``x[places]`` for x (count, width) and integers of any shape; zeros for the place ``skip``; negative ones are refused where they do not count ``from_end``."""
+    if x.dtype.kind == "c":
+        return pick_rows(_contiguous(x).view(_part_of(x)), places, skip=skip, from_end=from_end, name=name).view(x.dtype)
+    return kernels.gather(x, _as_int64(places), skip=skip, from_end=from_end, name=name)
+
+
+def sum_rows(values: Any, places: Any, count: int, *, skip: int | None = None, name: str = "scatter_add") -> Any:
+    """Rows of ``values`` (n, width) summed by their places (n,), as (count, width). 16-bit floats are summed in wider ones, complex numbers by their parts."""
+    dtype = values.dtype
+    if dtype.kind == "c":
+        return sum_rows(_contiguous(values).view(_part_of(values)), places, count, skip=skip, name=name).view(dtype)
+    if is_half(dtype) and namespace(values) is np:
+        return sum_rows(values.astype(np.float32), places, count, skip=skip, name=name).astype(dtype)
+    return kernels.segment_sum(values, _as_int64(places), count=count, skip=skip, name=name)
+
+
+def _contiguous(x: Any) -> Any:
+    return namespace(x).ascontiguousarray(x)
+
+
+def _part_of(x: Any) -> Any:
+    return np.dtype(f"f{x.dtype.itemsize // 2}")
+
+
+def _as_int64(places: Any) -> Any:
+    if places.dtype == np.uint64:  # beyond int64 they are out of range, and must not become negative
+        places = np.minimum(places, np.uint64(2**63 - 1))
+    return places.astype(np.int64, copy=False)
 
 
 def _winners(xp: Any, places: Any) -> Any:
     """Which rows are the last that name their place."""
-    order, _, last = _by_place(xp, places.ravel())
+    order, _, last = kernels.by_place(xp, places.ravel())
     won = xp.empty_like(last)
     won[order] = last
     return won.reshape(places.shape)
@@ -139,21 +183,50 @@ def _winners(xp: Any, places: Any) -> Any:
 # ---------------------------------------------------------------------------------- getitem and scatter_add
 
 
+def _get(x: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
+    if not arrays:
+        return x[key]
+    if namespace(x) is np:
+        return _picked(x, arrays, key)
+    axes = _array_axes(key, arrays)
+    if axes is None or axes[0] or x.dtype.kind not in "fVc" or not x.flags.c_contiguous:
+        return x[_filled(key, _refused(arrays, key, source, "getitem"))]
+    lead, item = source[: axes[1]], source[axes[1] :]
+    places = _place_of("getitem", arrays, lead)
+    return pick_rows(x.reshape(math.prod(lead), math.prod(item)), places).reshape(places.shape + item)
+
+
+def _picked(x: Any, arrays: Sequence[Any], key: tuple[Any, ...]) -> Any:
+    """``x[key]`` of NumPy arrays."""
+    try:
+        if len(key) == 1 and arrays[0].dtype.kind != "b" and x.ndim > 1 and arrays[0].size * x[:1].size > _FEW and x.flags.c_contiguous:
+            return x.take(arrays[0], 0)  # reads and writes whole rows
+        return x[_filled(key, arrays)]
+    except IndexError:
+        _refused(arrays, key, x.shape, "getitem")  # says which, where
+        raise
+
+
 def _scatter_add(g: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
-    xp = namespace(g)
-    dtype = g.dtype
-    if not unique and is_half(dtype):
-        g = g.astype(np.float32)
-    if not unique and xp is not np:
-        places, count, item = _places(xp, arrays, key, source)
-        return segment_sum(g.reshape(places.size, math.prod(item)), places.ravel(), count).reshape(source).astype(dtype, copy=False)
-    y = xp.zeros(source, g.dtype)
-    index = _filled(key, arrays)
-    if unique:
-        y[index] = g
-    else:
-        np.add.at(y, index, g)
-    return y.astype(dtype, copy=False)
+    xp, on_cpu = namespace(g), namespace(g) is np
+    if unique or (on_cpu and g.size <= _FEW):
+        index = _filled(key, arrays if on_cpu or not arrays else _refused(arrays, key, source, "scatter_add"))
+        y = xp.zeros(source, np.float32 if not unique and is_half(g.dtype) else g.dtype)
+        if unique:
+            y[index] = g
+        else:
+            np.add.at(y, index, g)
+        return y.astype(g.dtype, copy=False)
+    axes = _array_axes(key, arrays)
+    if axes is None:
+        places, count, item = _places(xp, arrays if on_cpu else _refused(arrays, key, source, "scatter_add"), key, source)
+        return sum_rows(g.reshape(places.size, math.prod(item)), places.ravel(), count).reshape(source)
+    a, b = axes
+    lead, item = source[a:b], source[:a] + source[b:]
+    places, count, outer = _place_of("scatter_add", arrays, lead), math.prod(lead), math.prod(source[:a])
+    g = g.reshape(outer, places.size, math.prod(source[b:])).swapaxes(0, 1).reshape(places.size, math.prod(item))
+    y = sum_rows(g, places.ravel(), count)
+    return y.reshape(count, outer, math.prod(source[b:])).swapaxes(0, 1).reshape(source)
 
 
 _KEYS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
@@ -166,7 +239,7 @@ _PICKED: list[Shape] = [(2,), (2, 2, 2), (3, 1, 2), (3, 3)]
 
 _getitem = general(
     "getitem",
-    lambda x, *arrays, key, source, unique: x[_filled(key, arrays)],
+    _get,
     [lambda g, _y, _x, *arrays, **params: _scatter(g, *arrays, **params)],
     [lambda t, _y, _x, *arrays, **params: _getitem(t, *arrays, **params)],
     samples=[Sample(params["source"], *arrays, **params) for arrays, params in _KEYS],
@@ -186,7 +259,8 @@ def getitem(x: Any, key: Any) -> Any:
     """``x[key]``, with basic and advanced indexing as in NumPy. In the derivative repeated indices accumulate.
 
     Raises:
-        IndexError: an index is out of range, or is neither integer nor boolean. On a GPU, CuPy wraps integers in index arrays round instead.
+        IndexError: an index is out of range, or is neither integer nor boolean. On a GPU the error comes when the host next waits for numbers, or with the
+            next operation that has indices; what was read there is nan, or an item that exists.
     """
     x = as_array(x)
     arrays, params = _parse(x, key)
@@ -198,6 +272,8 @@ def getitem(x: Any, key: Any) -> Any:
 
 def _index_set(x: Any, v: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
     xp = namespace(x)
+    if arrays and xp is not np:
+        arrays = _refused(arrays, key, source, "index_set")
     if unique:
         y = xp.array(x)
         y[_filled(key, arrays)] = v
@@ -281,12 +357,12 @@ class Elements:
             return _set(self.x, ew.multiply(self.get(), v), *self.arrays, **self.params)
         xp, source = namespace(plain(self.x)), self.params["source"]
         places, count, item = _places(xp, [plain(a) for a in self.arrays], self.params["key"], source)
-        order, places, last = _by_place(xp, places.ravel())
+        order, places, last = kernels.by_place(xp, places.ravel())
         shape = (places.size, math.prod(item))
         factors = _getitem(reshape(v, shape), order, key=(ARRAY,), source=shape, unique=True)
-        for earlier, same in _doublings(xp, places):
+        for earlier, same in kernels.doublings(xp, places):
             factors = ew.multiply(factors, ew.where(same, getitem(factors, earlier), ones_like(factors, shape=())))
-        ones = ones_like(self.x, shape=(count + 1, shape[1]))  # with a row for what is not the last of its place, as in segment_sum
+        ones = ones_like(self.x, shape=(count + 1, shape[1]))  # with a row for what is not the last of its place, as in the reference of segment_sum
         total = _set(ones, factors, xp.where(last, places, count), key=(ARRAY,), source=shape_of(ones), unique=True)
         return ew.multiply(self.x, reshape(total[:count], source))
 
@@ -323,7 +399,7 @@ def take(x: Any, indices: Any, axis: int | None = None, *, mode: str = "raise") 
     "clip" limits the indices to the axis (negative ones to 0). See :func:`numpy.take`.
 
     Raises:
-        IndexError: an index is out of range in mode "raise" (on a GPU it wraps round), or is not an integer.
+        IndexError: an index is out of range in mode "raise" (on a GPU as in :func:`getitem`), or is not an integer.
     """
     x, indices = as_array(x), _integers(indices)
     if axis is None:

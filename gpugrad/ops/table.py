@@ -2,36 +2,93 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from gpugrad.backend import namespace
-from gpugrad.ops.elementwise import multiply, not_equal, where
+from gpugrad.kernels import segments as kernels
+from gpugrad.ops.elementwise import multiply
 from gpugrad.ops.fit import dtype_of, shape_of
-from gpugrad.ops.index import getitem
+from gpugrad.ops.index import pick_rows, sum_rows
 from gpugrad.ops.linear import linear
+from gpugrad.ops.rules import Sample, constant, general
 from gpugrad.ops.shape import as_array, expand_dims, reshape
 from gpugrad.tape import plain
 
 
+def _rows(w: Any, i: Any, *, count: int, skip: int | None, value: bool) -> Any:
+    y = pick_rows(w.reshape(count, math.prod(w.shape[1:])), i, skip=None if value else skip, from_end=False, name="embedding")
+    return y.reshape(i.shape + w.shape[1:])
+
+
+def _table(g: Any, i: Any, *, count: int, skip: int | None) -> Any:
+    item = g.shape[i.ndim :]
+    return sum_rows(g.reshape(i.size, math.prod(item)), i.ravel(), count, skip=skip, name="embedding").reshape(count, *item)
+
+
+_INDICES = np.array([[3, 0, 3], [1, 1, 3]])
+_embedding = general(
+    "embedding",
+    _rows,
+    [lambda g, _y, _w, i, *, count, skip, value: _embedding_sum(g, i, count=count, skip=skip)],
+    [lambda t, _y, _w, i, *, count, skip, value: _embedding(t, i, count=count, skip=skip, value=False)],
+    samples=[Sample((4, 3), _INDICES, count=4, skip=skip, value=value) for skip, value in ((None, True), (1, False))],
+    doc="``w[i]`` for a table w of ``count`` rows; zeros for the index ``skip`` where not ``value``, which is how the derivatives treat it in any case.",
+)
+_embedding_sum = general(
+    "embedding_sum",
+    _table,
+    [lambda g, _y, _g, i, *, count, skip: _embedding(g, i, count=count, skip=skip, value=False)],
+    [lambda t, _y, _g, i, *, count, skip: _embedding_sum(t, i, count=count, skip=skip)],
+    samples=[Sample((2, 3, 2), _INDICES, count=4, skip=skip) for skip in (None, 1)],
+    doc="The sums of the items of g that have one index, for each of ``count``; zeros for the index ``skip``.",
+)
+
+
 def embedding(indices: Any, weight: Any, padding_idx: int | None = None) -> Any:
-    """``weight[indices]``, rows of a weight of shape (count, width) for integers of any shape; the row ``padding_idx`` gets no derivative.
+    """``weight[indices]``, rows of a weight of shape (count, width) for integers of any shape; the row ``padding_idx`` gets no derivative. The gradient has the same bits
+    every time, however often an index is repeated.
 
     Raises:
-        IndexError: the indices are not integers, or not from 0 to count - 1. Indices on a GPU are not looked at: those out of range wrap round.
+        IndexError: the indices are not integers, or not from 0 to count - 1; on a GPU as in :func:`gpugrad.getitem`, with rows of nan.
+        ValueError: ``padding_idx`` is not from -count to count - 1.
     """
-    indices, count = as_array(indices), shape_of(weight)[0]
-    values = plain(indices)
+    indices, weight = as_array(indices), as_array(weight)
+    count = shape_of(weight)[0]
     if dtype_of(indices).kind not in "iu":
         raise IndexError(f"embedding: got indices of dtype {dtype_of(indices)}, expected integers")
-    if namespace(values) is np and values.size and not 0 <= values.min() <= values.max() < count:
-        at = tuple(int(i) for i in np.argwhere((values < 0) | (values >= count))[0])
-        raise IndexError(f"embedding: got index {values[at]} at position {at if len(at) != 1 else at[0]}, expected 0 to {count - 1}")
-    rows = getitem(weight, indices)
-    if padding_idx is None:
-        return rows
-    return where(expand_dims(not_equal(indices, padding_idx % count), -1), rows, plain(rows))
+    if padding_idx is not None and not -count <= padding_idx < count:
+        raise ValueError(f"embedding: got padding_idx={padding_idx}, expected {-count} to {count - 1}")
+    return _embedding(weight, indices, count=count, skip=None if padding_idx is None else padding_idx % count, value=True)
+
+
+def one_hot(indices: Any, num_classes: int = -1) -> Any:
+    """A last axis of ``num_classes`` zeros, with a 1 at the index: int64 of shape (..., num_classes) for integers (...). With -1 there are as many as the largest
+    index needs, which on a GPU waits for it. The result is a constant; ``astype`` makes floats of it.
+
+    Raises:
+        IndexError: the indices are not integers, or not from 0 to num_classes - 1; on a GPU as in :func:`gpugrad.getitem`, with zeros alone.
+        ValueError: ``num_classes`` is below -1, or there are no indices to tell it.
+    """
+    indices = as_array(indices)
+    values = plain(indices)
+    if values.dtype.kind not in "iu":
+        raise IndexError(f"one_hot: got indices of dtype {values.dtype}, expected integers")
+    if num_classes < -1 or (num_classes == -1 and not values.size):
+        raise ValueError(
+            f"one_hot: got num_classes={num_classes} for indices of shape {values.shape}, expected the number of classes, or -1 where there are indices"
+        )
+    return _one_hot(indices, count=int(values.max()) + 1 if num_classes == -1 else num_classes)
+
+
+def _hot(i: Any, *, count: int) -> Any:
+    i = kernels.in_range(i, count, "one_hot", -1, from_end=False)
+    return (i[..., None] == namespace(i).arange(count)).astype(np.int64)
+
+
+_one_hot = constant("one_hot", _hot, samples=[Sample(_INDICES, count=4)])
 
 
 def bilinear(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Any:

@@ -122,7 +122,7 @@ def check_gpu_path(x, key):
     arrays, params = index._parse(x, key)
     places, count, item = index._places(np, arrays, params["key"], params["source"])
     g = RNG.normal(size=np.shape(x[key]))
-    y = index.segment_sum(g.reshape(places.size, int(np.prod(item))), places.ravel(), count).reshape(x.shape)
+    y = index.kernels._segment_sum(g.reshape(places.size, int(np.prod(item))), places.ravel(), count=count).reshape(x.shape)
     expected = np.zeros_like(x)
     np.add.at(expected, key, g)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
@@ -148,11 +148,11 @@ def test_segment_sum(n, count, width):
     values, places = RNG.normal(size=(n, width)), RNG.integers(0, count, n)
     expected = np.zeros((count, width))
     np.add.at(expected, places, values)
-    np.testing.assert_allclose(index.segment_sum(values, places, count), expected, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(index.kernels.segment_sum(values, places, count=count), expected, rtol=1e-11, atol=1e-12)
 
 
 def test_segment_sum_keeps_infinities_where_they_are():
-    y = index.segment_sum(np.array([[np.inf], [1.0], [np.nan], [2.0], [3.0]]), np.array([0, 1, 2, 1, 3]), 4)
+    y = index.kernels._segment_sum(np.array([[np.inf], [1.0], [np.nan], [2.0], [3.0]]), np.array([0, 1, 2, 1, 3]), count=4)
     np.testing.assert_array_equal(y.ravel(), [np.inf, 3.0, np.nan, 3.0])
 
 
@@ -397,7 +397,10 @@ def test_what_is_not_picked_has_no_part_in_the_derivative():
     "call, error, words",
     [
         (lambda x: x[3], IndexError, "index 3 is out of bounds"),
-        (lambda x: x[[0, 5]], IndexError, "out of bounds"),
+        (lambda x: x[[0, 5]], IndexError, "getitem: got index 5 at position 1, expected -2 to 1"),
+        (lambda x: x[..., np.array([[0, 1], [-4, 7]])], IndexError, r"getitem: got index -4 at position \(1, 0\), expected -3 to 2"),
+        (lambda x: x[[0], [0], [0]], IndexError, "too many indices"),
+        (lambda x: x[:0][[0]], IndexError, "expected none, for there is nothing to pick from"),
         (lambda x: x[0, 1, 2], IndexError, "too many indices"),
         (lambda x: x[1.0], IndexError, "valid indices"),
         (lambda x: x["a"], IndexError, "valid indices"),
@@ -405,12 +408,12 @@ def test_what_is_not_picked_has_no_part_in_the_derivative():
         (lambda x: x[gg.sum(x)], IndexError, "integer"),
         (lambda x: x[np.ones(5, bool)], IndexError, "boolean"),
         (lambda x: x[:: gg.tensor(0)], ValueError, "zero"),
-        (lambda x: gg.take(x, [7]), IndexError, "out of bounds"),
+        (lambda x: gg.take(x, [7]), IndexError, "got index 7 at position 0, expected -6 to 5"),
         (lambda x: gg.take(x, [0.5]), IndexError, "expected integers"),
         (lambda x: gg.take(x, [0], mode="wrong"), ValueError, "expected 'raise', 'wrap' or 'clip'"),
         (lambda x: gg.take(x[:0], [0], axis=0, mode="wrap"), IndexError, "empty"),
         (lambda x: gg.take_along_axis(x, np.array([0])), ValueError, "as many axes"),
-        (lambda x: gg.take_along_axis(x, np.array([[4]])), IndexError, "out of bounds"),
+        (lambda x: gg.take_along_axis(x, np.array([[4]])), IndexError, r"got index 4 at position \(0, 0\), expected -3 to 2"),
         (lambda x: gg.compress([[True]], x), ValueError, "one axis"),
         (lambda x: gg.delete(x, 4, axis=0), IndexError, "out of bounds"),
         (lambda x: gg.insert(x, 4, 0.0, axis=0), IndexError, "expected -2 to 2"),

@@ -91,7 +91,7 @@ class Embedding(Module):
         """Integers (...) to (..., embedding_dim).
 
         Raises:
-            IndexError: not integers from 0 to num_embeddings - 1. Indices on a GPU are not looked at: those out of range wrap round.
+            IndexError: not integers from 0 to num_embeddings - 1. On a GPU the error comes later, see :func:`gpugrad.getitem`, and such rows are nan.
         """
         return F.embedding(indices, self.weight, self.padding_idx)
 
