@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from gpugrad import backend, tape
 from gpugrad.backend import namespace
+from gpugrad.kernels import reductions as kernels
 from gpugrad.ops.rules import REALS, Sample, elementwise, general, linear
 from gpugrad.tape import Tensor, is_tracked, plain, unary
 
@@ -79,11 +81,15 @@ def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
 # ---- broadcast_to and sum_to: each other's transpose
 
 
-def _sum_to(x: Any, *, shape: Shape, source: Shape) -> Any:
+@functools.lru_cache(maxsize=4096)
+def _repeated(shape: Shape, source: Shape) -> tuple[int, ...]:
+    """The axes of ``source`` along which ``shape`` was repeated to reach it."""
     lead = len(source) - len(shape)
-    axes = (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and source[i + lead] != 1))
-    wide = np.float32 if is_half(x.dtype) else x.dtype
-    return x.sum(axis=axes, dtype=wide).astype(x.dtype, copy=False).reshape(shape)
+    return (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and source[i + lead] != 1))
+
+
+def _sum_to(x: Any, *, shape: Shape, source: Shape) -> Any:
+    return kernels.total(x, axis=_repeated(shape, source)).reshape(shape)
 
 
 _broadcast = linear(

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from gpugrad.backend import namespace
+from gpugrad.kernels import reductions as kernels
 from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, not_equal, real, where
-from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, in_float32, is_half, ones_like, shape_of
+from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, is_half, ones_like, shape_of, zeros_like
 from gpugrad.ops.index import sort
 from gpugrad.ops.rules import Sample, constant, general, linear
 from gpugrad.ops.shape import as_array, concatenate, expand_dims, flip, moveaxis, ravel, reshape, transpose
+from gpugrad.tape import Op, is_inexact
 
 __all__ = [
     "all", "amax", "amin", "any", "argmax", "argmin", "average", "count_nonzero", "cumprod", "cumsum", "max", "mean", "median", "min", "nanmean",
@@ -86,18 +88,19 @@ def _mean_transpose(g: Any, *, axis: tuple[int, ...], keepdims: bool, shape: Sha
     return _sum_transpose(share, axis=axis, keepdims=keepdims, shape=shape)
 
 
-def _without_shape(f: Any) -> Any:
-    return lambda x, *, axis, keepdims, shape: f(x, axis=axis, keepdims=keepdims)
-
-
 _REDUCED = [((2, 3, 4), (1,), False), ((2, 3, 4), (0, 2), True), ((3,), (0,), False), ((), (), False), ((2, 1), (0, 1), False)]
 _sum = linear(
     "sum",
-    _without_shape(_accumulated("sum")),
+    lambda x, *, axis, keepdims, shape: kernels.total(x, axis=axis, keepdims=keepdims),
     _sum_transpose,
     samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in [*_REDUCED, ((2, 0), (1,), False)]],
 )
-_mean = linear("mean", _without_shape(_accumulated("mean")), _mean_transpose, samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in _REDUCED])
+_mean = linear(
+    "mean",
+    lambda x, *, axis, keepdims, shape: kernels.total(x, axis=axis, keepdims=keepdims, mean=True),
+    _mean_transpose,
+    samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in _REDUCED],
+)
 
 
 def sum(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
@@ -179,25 +182,35 @@ def _shared(g: Any, chosen: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     return g / astype(sum(chosen, axis, keepdims=keepdims), np.promote_types(g.dtype, np.float32))
 
 
-def _extremum_vjp(g: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    chosen = _chosen(y, x, axis, keepdims)
-    return where(chosen, _shared(restored(g, axis, keepdims), chosen, axis, True), 0.0)
-
-
 def _extremum_jvp(t: Any, y: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     chosen = _chosen(y, x, axis, keepdims)
     return _shared(sum(where(chosen, t, 0.0), axis, keepdims=keepdims), chosen, axis, keepdims)
 
 
+def _share_vjp(needs: Any, c: Any, _d: Any, _g: Any, y: Any, x: Any, *, axis: tuple[int, ...]) -> list[Any]:
+    return [_extremum_jvp(c, y, x, axis=axis, keepdims=True) if needs[0] else None, None, None]
+
+
+def _share_jvp(tangents: Any, d: Any, _g: Any, y: Any, x: Any, *, axis: tuple[int, ...]) -> Any:
+    return zeros_like(d) if tangents[0] is None else _extremum_share(tangents[0], y, x, axis=axis)
+
+
+_extremum_share = Op(
+    "share of an extremum",
+    lambda g, y, x, *, axis: kernels.extremum_backward(x, g, y, axis=axis),
+    _share_vjp,
+    _share_jvp,
+    doc="g shared evenly among the elements of x that equal its extremum y, on which it depends in steps alone.",
+)
 _max, _min = (
     general(
         name,
-        lambda x, *, axis, keepdims, name=name: getattr(x, name)(axis=axis, keepdims=keepdims),
-        [_extremum_vjp],
+        lambda x, *, axis, keepdims, smallest=smallest: kernels.extremum(x, axis=axis, smallest=smallest, keepdims=keepdims),
+        [lambda g, y, x, *, axis, keepdims: _extremum_share(restored(g, axis, keepdims), restored(y, axis, keepdims), x, axis=axis)],
         [_extremum_jvp],
         samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
     )
-    for name in ("max", "min")
+    for name, smallest in (("max", False), ("min", True))
 )
 
 
@@ -224,11 +237,8 @@ def ptp(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False) -> 
     return max(x, axis, keepdims=keepdims) - min(x, axis, keepdims=keepdims)
 
 
-# ---- var and std. With c = x - mean(x): d var = 2 sum(Re(conj(c) dx)) / (n - ddof), as the deviations sum to 0
-
-
-def _centred(x: Any, axis: tuple[int, ...]) -> Any:
-    return x - mean(x, axis, keepdims=True)
+# ---- var and std. With c = x - mean(x): d var = 2 sum(Re(conj(c) dx)) / (n - ddof), as the deviations sum to 0. The mean is a second output, in float64, so that c has
+# the digits of x and the backward is one pass
 
 
 def _freedom(x: Any, axis: tuple[int, ...], ddof: float) -> float:
@@ -254,29 +264,70 @@ def over(g: Any, y: Any) -> Any:
     return where(zero, 0.0, g / where(zero, 1.0, y))
 
 
-@in_float32
-def _var_value(x: Any, *, axis: tuple[int, ...], ddof: float, keepdims: bool) -> Any:
-    n = _count(x.shape, axis) - ddof
-    c = x - x.mean(axis=axis, keepdims=True)
-    squares = np.square(c.real) + np.square(c.imag) if c.dtype.kind == "c" else np.square(c)
-    return np.divide(squares.sum(axis=axis, keepdims=keepdims), n if n > 0 else 0)
+def _deviations_value(x: Any, m: Any, s: Any, *, axis: tuple[int, ...]) -> Any:
+    return (s * np.conj(x - m)).astype(x.dtype) if x.dtype.kind == "c" else kernels.deviations(x, m, s, axis=axis)
 
 
-_MOMENTS = [Sample(s, axis=a, keepdims=k, ddof=d) for s, a, k, d in (((2, 3, 4), (1,), False, 0), ((2, 3, 4), (0, 2), True, 1), ((3,), (0,), False, 0.5))]
-_var = general(
-    "var",
-    _var_value,
-    [lambda g, _y, x, *, axis, ddof, keepdims: restored(g * (2 / _freedom(x, axis, ddof)), axis, keepdims) * conjugated(_centred(x, axis))],
-    [lambda t, _y, x, *, axis, ddof, keepdims: real_dot(_centred(x, axis), t, axis, keepdims) * (2 / _freedom(x, axis, ddof))],
-    samples=_MOMENTS,
+def _deviations_vjp(needs: Any, g: Any, _y: Any, x: Any, m: Any, s: Any, *, axis: tuple[int, ...]) -> list[Any]:
+    share = conjugated(g * s) if needs[0] or needs[1] else None
+    return [share, -share if needs[1] else None, g * _deviations(x, m, ones_like(s), axis=axis) if needs[2] else None]
+
+
+def _deviations_jvp(tangents: Any, y: Any, x: Any, m: Any, s: Any, *, axis: tuple[int, ...]) -> Any:
+    t_x, t_m, t_s = tangents
+    parts = [conjugated(t) * s for t in (t_x, None if t_m is None else -t_m) if t is not None]
+    if t_s is not None:
+        parts.append(t_s * _deviations(x, m, ones_like(s), axis=axis))
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+_deviations = general(
+    "deviations",
+    _deviations_value,
+    _deviations_vjp,
+    _deviations_jvp,
+    samples=[Sample((2, 3, 4), (2, 1, 4), (2, 1, 4), axis=(1,)), Sample((2, 3, 2), (1, 3, 1), (1, 3, 1), axis=(0, 2))],
+    doc="``s conj(x - m)`` of m and s that are constant along the axes, of length 1 there.",
 )
-_std = general(
-    "std",
-    in_float32(lambda x, **params: np.sqrt(_var_value(x, **params))),
-    [lambda g, y, x, *, axis, ddof, keepdims: restored(over(g, y) / _freedom(x, axis, ddof), axis, keepdims) * conjugated(_centred(x, axis))],
-    [lambda t, y, x, *, axis, ddof, keepdims: over(real_dot(_centred(x, axis), t, axis, keepdims), y) / _freedom(x, axis, ddof)],
-    samples=_MOMENTS,
-)
+
+
+def _moments(root: bool) -> Any:
+    def value(x: Any, *, axis: tuple[int, ...], ddof: float, keepdims: bool) -> tuple[Any, Any]:
+        squares, m = kernels.moments(x, axis=axis, keepdims=True)
+        n = _count(x.shape, axis) - ddof
+        v = np.divide(squares, n if n > 0 else 0)
+        v = (np.sqrt(v) if root else v).astype(x.real.dtype if is_inexact(x.dtype) else np.float64)
+        return v if keepdims else v.reshape(reduced_shape(x.shape, axis)), m
+
+    def vjp(_needs: Any, g: Any, y: Any, x: Any, *, axis: tuple[int, ...], ddof: float, keepdims: bool) -> list[Any]:
+        found = []
+        if g[0] is not None:
+            slope = over(g[0], y[0]) / _freedom(x, axis, ddof) if root else g[0] * (2 / _freedom(x, axis, ddof))
+            found.append(_deviations(x, y[1], restored(slope, axis, keepdims), axis=axis))
+        if g[1] is not None:
+            found.append(broadcast_to(g[1] / (_count(shape_of(x), axis) or 1), shape_of(x)))
+        return [found[0] + found[1] if len(found) == 2 else found[0]]
+
+    def jvp(tangents: Any, y: Any, x: Any, *, axis: tuple[int, ...], ddof: float, keepdims: bool) -> list[Any]:
+        (t,) = tangents
+        product = _deviations(x, y[1], astype(ones_like(y[1]), dtype_of(x), copy=False), axis=axis) * t
+        along = sum(real(product) if dtype_of(product).kind == "c" else product, axis, keepdims=keepdims)
+        along = over(along, y[0]) / _freedom(x, axis, ddof) if root else along * (2 / _freedom(x, axis, ddof))
+        return [along, mean(t, axis, keepdims=True)]
+
+    return general(
+        "std" if root else "var",
+        value,
+        vjp,
+        jvp,
+        samples=[Sample(s, axis=a, keepdims=k, ddof=d) for s, a, k, d in (((2, 3, 4), (1,), False, 0), ((2, 3, 4), (0, 2), True, 1), ((3,), (0,), False, 0.5))],
+    )
+
+
+_var, _std = _moments(root=False), _moments(root=True)
 
 
 def var(
@@ -285,7 +336,7 @@ def var(
     """The variance, ``sum(|x - mean|^2) / (n - ddof)``; ``correction`` is another name of ``ddof``. See :func:`numpy.var`."""
     _refuse("var", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
-    return _var(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
+    return _var(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)[0]
 
 
 def std(
@@ -294,7 +345,7 @@ def std(
     """The standard deviation, the root of :func:`var`; where it is 0 its derivative is 0. See :func:`numpy.std`."""
     _refuse("std", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
-    return _std(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)
+    return _std(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)[0]
 
 
 # ---- cumsum and cumprod
