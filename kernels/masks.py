@@ -1,4 +1,4 @@
-"""Choices and products by a mask, in one pass: ``where``, the derivatives of maxima, minima, clip and relu, and products in which a zero wins.
+"""Products of a cotangent, in one pass: with a mask (``where``, the derivatives of maxima, minima, clip and relu), with a slope, and with anything so that a zero wins.
 
 Written with ``np.where`` each of them is several passes, and where a mask is as good as random ``np.where`` waits for mispredicted branches; here nothing branches.
 
@@ -19,9 +19,8 @@ from gpugrad.cuda.loader import Source
 from gpugrad.kernels.kernel import Kernel
 
 SOURCE = Source("masks.cu")
-CODES = {
-    name: code for code, name in enumerate(("positive", "within", "maximum", "minimum", "fmax", "fmin", "strong_multiply", "strong_divide"))
-}  # as in masks.cu
+FORMULAS = ("positive", "within", "maximum", "minimum", "fmax", "fmin", "strong_multiply", "strong_divide", "tanh", "square", "reciprocal", "sqrt")
+CODES = {name: code for code, name in enumerate(FORMULAS)}  # as in masks.cu
 
 
 # ---------------------------------------------------------------------------------- references
@@ -75,6 +74,19 @@ def _strong(f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             return namespace(product).where(np.equal(d, 0), namespace(product).zeros((), product.dtype), product)
 
     return g
+
+
+_SLOPES: dict[str, Callable[[Any, Any], Any]] = {
+    "tanh": lambda d, s: d * ((1 - s) * (1 + s)),
+    "square": lambda d, s: d * (s + s),
+    "reciprocal": lambda d, s: np.negative(strong_product.reference(strong_product.reference(d, s), s)),
+    "sqrt": lambda d, s: strong_quotient.reference(d, s + s),
+}
+
+
+def _slope(d: Any, s: Any, *, of: str) -> Any:
+    """``d f'``, where the slope of f is told from s, which is x for f(x) = x^2 and y = f(x) for the others: tanh, 1/x and the square root. Of the last two a zero d wins."""
+    return _SLOPES[of](d, s)
 
 
 # ---------------------------------------------------------------------------------- what the kernels read
@@ -148,6 +160,11 @@ def _cuda_shares(d: Any, a: Any, b: Any, *, of: str) -> tuple[Any, Any]:
     return _shares(d, a, b, of=of) if ys is None else (ys[0], ys[1])
 
 
+def _cuda_slope(d: Any, s: Any, *, of: str) -> Any:
+    ys = _launch(of, d, (s,))
+    return _slope(d, s, of=of) if ys is None else ys[0]
+
+
 def _cuda(what: str, reference: Callable[..., Any]) -> Callable[..., Any]:
     def launch(d: Any, *others: Any) -> Any:
         ys = _launch(what, d, others)
@@ -201,4 +218,7 @@ strong_product, strong_quotient = (
         ("strong_product", "strong_multiply", _strong(np.multiply)),
         ("strong_quotient", "strong_divide", _strong(np.divide)),
     )
+)
+slope_product = Kernel(
+    "slope_product", _slope, cpu="masks_cpu:slope_product", cuda=_cuda_slope, samples=_together(*[_samples("x x", "d x", of=of) for of in _SLOPES])
 )

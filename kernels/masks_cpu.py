@@ -67,6 +67,26 @@ def _strong_divide(d, p, _b, _c):  # type: ignore[no-untyped-def]
     return type(d)(0) if d == 0 else d / p
 
 
+@jit.inlined
+def _of_tanh(d, y, _b, _c):  # type: ignore[no-untyped-def]
+    return d * ((type(d)(1) - y) * (type(d)(1) + y))
+
+
+@jit.inlined
+def _of_square(d, x, _b, _c):  # type: ignore[no-untyped-def]
+    return d * (x + x)
+
+
+@jit.inlined
+def _of_reciprocal(d, y, _b, _c):  # type: ignore[no-untyped-def]
+    return type(d)(0) if d == 0 else -(d * y * y)
+
+
+@jit.inlined
+def _of_sqrt(d, y, _b, _c):  # type: ignore[no-untyped-def]
+    return type(d)(0) if d == 0 else d / (y + y)
+
+
 def _one(f: Any) -> Any:
     def run(y, d, a, b, c, start, stop):  # type: ignore[no-untyped-def]
         for i in range(start, stop):
@@ -84,9 +104,9 @@ def _both(f: Any) -> Any:
 
 
 _OF: dict[str, Any] = {"maximum": _of_maximum, "minimum": _of_minimum, "fmax": _of_fmax, "fmin": _of_fmin}
-_RUN = {
-    name: _one(f) for name, f in {"positive": _positive, "within": _within, **_OF, "strong_multiply": _strong_multiply, "strong_divide": _strong_divide}.items()
-}
+_SLOPES = {"tanh": _of_tanh, "square": _of_square, "reciprocal": _of_reciprocal, "sqrt": _of_sqrt}
+_ONE = {"positive": _positive, "within": _within, **_OF, "strong_multiply": _strong_multiply, "strong_divide": _strong_divide, **_SLOPES}
+_RUN = {name: _one(f) for name, f in _ONE.items()}
 _RUN_BOTH = {name: _both(f) for name, f in _OF.items()}
 
 
@@ -136,6 +156,10 @@ def share(d: Any, a: Any, b: Any, *, of: str) -> Any:
 
 def shares(d: Any, a: Any, b: Any, *, of: str) -> Any:
     return _masked(_RUN_BOTH, of, lambda *args: masks._shares(*args, of=of), 3, d, a, b, outputs=2)
+
+
+def slope_product(d: Any, s: Any, *, of: str) -> Any:
+    return _masked(_RUN, of, lambda *args: masks._slope(*args, of=of), 4, d, s)
 
 
 def strong_product(d: Any, p: Any) -> Any:

@@ -38,8 +38,15 @@ POSITIVE, UNIT = (0.3, 3.0), (-0.9, 0.9)
 
 
 def of_array(kernel: Kernel) -> Any:
-    """The kernel, whose first argument is an array, for numbers too."""
-    return lambda d, *others, **params: (kernel if hasattr(d, "dtype") else kernel.reference)(d, *others, **params)
+    """The kernel, whose first argument is an array, for numbers too. Small arrays go to its reference directly: at ten elements the choice among the twins would be felt."""
+    reference, least = kernel.reference, kernel.at_least
+
+    def call(d: Any, *others: Any, **params: Any) -> Any:
+        if d.size < least if type(d) is np.ndarray else not hasattr(d, "dtype"):
+            return reference(d, *others, **params)
+        return kernel(d, *others, **params)
+
+    return call
 
 
 strong_multiply = elementwise(
@@ -58,6 +65,28 @@ strong_divide = elementwise(
     doc="``a / b`` with ``0 / b = 0`` for any b, 0 and nan included.",
 )
 
+# ---------------------------------------------------------------------------------- slopes of a few functions, each one pass over memory
+
+
+def _sloped(of: str, small: Any, curvature: Any) -> Any:
+    """d f' as a function of d and s: ``small`` is the formula for arrays that are not worth a kernel, and ``curvature(d, s)`` is d times the derivative of the slope by s."""
+    least, partials = masks.slope_product.at_least, (lambda c, _y, _d, s: product(c, s), lambda c, _y, d, s: curvature(c, d, s))
+    kernel = of_array(masks.slope_product)
+    op = elementwise(f"{of}_slope", lambda d, s: kernel(d, s, of=of), *partials, domain=POSITIVE, doc=f"The slope of {of} times d.")
+
+    def product(d: Any, s: Any) -> Any:
+        return small(d, s) if getattr(s, "size", 0) < least else op(d, s)
+
+    return product
+
+
+_tanh_slope = _sloped("tanh", lambda d, y: d * ((1 - y) * (1 + y)), lambda c, d, y: c * d * (-2 * y))
+_square_slope = _sloped("square", lambda d, x: d * (2 * x), lambda c, d, _x: c * (2 * d))
+_reciprocal_slope = _sloped(
+    "reciprocal", lambda d, y: -strong_multiply(strong_multiply(d, y), y), lambda c, d, y: strong_multiply(strong_multiply(d, c), -2 * y)
+)
+_sqrt_slope = _sloped("sqrt", lambda d, y: strong_divide(d, 2 * y), lambda c, d, y: -_sqrt_slope(strong_divide(strong_multiply(d, c), y), y))
+
 # ---------------------------------------------------------------------------------- arithmetic (add is in fit.py)
 
 negative = elementwise("negative", np.negative, lambda d, _y, _x: -d)
@@ -71,8 +100,8 @@ divide = true_divide = elementwise(
     lambda d, y, _a, b: -strong_divide(strong_multiply(d, y), b),
     domain=POSITIVE,
 )
-reciprocal = elementwise("reciprocal", np.reciprocal, lambda d, y, _x: -strong_multiply(strong_multiply(d, y), y), domain=POSITIVE)
-square = elementwise("square", np.square, lambda d, _y, x: d * (2 * x))
+reciprocal = elementwise("reciprocal", np.reciprocal, lambda d, y, _x: _reciprocal_slope(d, y), domain=POSITIVE)
+square = elementwise("square", np.square, lambda d, _y, x: _square_slope(d, x))
 remainder = mod = elementwise(
     "remainder",
     np.remainder,
@@ -95,7 +124,7 @@ floor_divide = constant("floor_divide", np.floor_divide, samples=[Sample((3,), 0
 def _power_base(d: Any, _y: Any, a: Any, b: Any) -> Any:
     """b a^(b-1), where b = 0 gives 0 even at a = 0."""
     if type(b) in (int, float):
-        return d if b == 1 else d * (2 * a) if b == 2 else zeros_like(d) if b == 0 else strong_multiply(d, b * power(a, b - 1))
+        return d if b == 1 else _square_slope(d, a) if b == 2 else zeros_like(d) if b == 0 else strong_multiply(d, b * power(a, b - 1))
     zero = equal(b, 0)
     return strong_multiply(d, where(zero, 0.0, b * power(a, where(zero, 1.0, b - 1))))
 
@@ -110,7 +139,7 @@ def _power_exponent(d: Any, y: Any, a: Any, _b: Any) -> Any:
 
 power = pow = elementwise("power", np.power, _power_base, _power_exponent, domain=POSITIVE)
 float_power = elementwise("float_power", np.float_power, _power_base, _power_exponent, domain=POSITIVE)
-sqrt = elementwise("sqrt", np.sqrt, lambda d, y, _x: strong_divide(d, 2 * y), domain=POSITIVE)
+sqrt = elementwise("sqrt", np.sqrt, lambda d, y, _x: _sqrt_slope(d, y), domain=POSITIVE)
 cbrt = elementwise("cbrt", lambda x: namespace(x).cbrt(x), lambda d, y, _x: strong_divide(d, 3 * (y * y)), domain=POSITIVE)
 
 # ---------------------------------------------------------------------------------- exponentials and logarithms
@@ -149,7 +178,7 @@ arccos = acos = elementwise("arccos", np.arccos, lambda d, _y, x: -strong_divide
 arctan = atan = elementwise("arctan", np.arctan, lambda d, _y, x: d / (1 + x * x))
 sinh = elementwise("sinh", np.sinh, lambda d, _y, x: strong_multiply(d, cosh(x)))
 cosh = elementwise("cosh", np.cosh, lambda d, _y, x: strong_multiply(d, sinh(x)))
-tanh = elementwise("tanh", np.tanh, lambda d, y, _x: d - d * y * y)
+tanh = elementwise("tanh", np.tanh, lambda d, y, _x: _tanh_slope(d, y))
 arcsinh = asinh = elementwise("arcsinh", np.arcsinh, lambda d, _y, x: d / (sqrt(1 + x * x) if dtype_of(x).kind == "c" else hypot(1.0, x)))
 arccosh = acosh = elementwise("arccosh", np.arccosh, lambda d, _y, x: strong_divide(d, sqrt(x - 1) * sqrt(x + 1)), domain=(1.3, 3.0))
 arctanh = atanh = elementwise("arctanh", np.arctanh, lambda d, _y, x: strong_divide(d, (1 - x) * (1 + x)), domain=UNIT)
@@ -260,10 +289,11 @@ def angle(x: Any) -> Any:
 
 def choose(c: Any, a: Any, b: Any) -> Any:
     """:func:`numpy.where` of plain arrays and numbers."""
-    if _fits(a, b, c):
-        return masks.select(a, b, c)
-    if _fits(b, a, c):
-        return masks.select(b, a, c, inverted=True)
+    if type(c) is not np.ndarray or c.size >= masks.select.at_least:
+        if _fits(a, b, c):
+            return masks.select(a, b, c)
+        if _fits(b, a, c):
+            return masks.select(b, a, c, inverted=True)
     xp = namespace(c)
     if xp is np and isinstance(c, np.generic):  # it came of numbers alone, and goes where the arrays are
         xp = namespace(b if namespace(a) is np else a)

@@ -181,3 +181,40 @@ def test_threads_change_no_bits(n: int, monkeypatch: pytest.MonkeyPatch) -> None
         found.append([masks.select(x, y, x > y), *masks.shares(x, x, y, of="fmax"), masks.within(x, y, -0.1, 0.2)])
     assert_array_equal(*found)
     assert_array_equal(found[0][0], np.maximum(x, y))
+
+
+SLOPES = {"tanh": (gg.tanh, (-2, 2)), "square": (gg.square, (-2, 2)), "reciprocal": (gg.reciprocal, (0.5, 2)), "sqrt": (gg.sqrt, (0.5, 2))}
+
+
+@pytest.mark.parametrize("n", [3, 5000])
+@pytest.mark.parametrize("name", SLOPES)
+def test_slopes_to_second_order(name: str, n: int) -> None:
+    """Below and above the size from which a kernel computes them."""
+    f, (low, high) = SLOPES[name]
+    x, t = RNG.uniform(low, high, n), RNG.normal(size=n)
+    loss = lambda x: gg.sum(gg.sin(f(x)) * x)
+    e = 1e-6
+    np.testing.assert_allclose(gg.grad(loss)(x) @ t, (loss(x + e * t) - loss(x - e * t)) / (2 * e), rtol=1e-5, atol=1e-5)
+    expected = (gg.grad(loss)(x + e * t) - gg.grad(loss)(x - e * t)) / (2 * e)
+    for mode in ("forward-over-reverse", "reverse-over-reverse"):
+        np.testing.assert_allclose(gg.hvp(loss, x, t, mode=mode), expected, rtol=1e-4, atol=1e-4)
+
+
+@every_twin
+def test_the_slope_of_tanh_keeps_its_tail(twin: str) -> None:
+    """d - d y^2 would be off by a half where y is one step from 1."""
+    y = np.nextafter(np.float32(1), np.float32(0)) * np.ones(5, np.float32)
+    d = np.full(5, 3, np.float32)
+    truth = 3 * (1 - y.astype(np.float64) ** 2)
+    with kernels.use(twin):
+        np.testing.assert_allclose(masks.slope_product(d, y, of="tanh"), truth, rtol=3e-7)
+    np.testing.assert_allclose(gg.tanh.op.vjp[0](d, y, None), truth, rtol=3e-7)
+
+
+@every_twin
+@every_dtype
+def test_zero_wins_over_infinite_slopes(twin: str, dtype: Any) -> None:
+    d, zero, large = np.array([0, 1, NAN], dtype), np.zeros(3, dtype), np.full(3, INF, dtype)
+    with kernels.use(twin):
+        assert_array_equal(masks.slope_product(d, zero, of="sqrt"), [0, INF, NAN])
+        assert_array_equal(masks.slope_product(d, large, of="reciprocal"), [0, -INF, NAN])
