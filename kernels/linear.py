@@ -12,7 +12,7 @@ import numpy as np
 
 from gpugrad.backend import namespace
 from gpugrad.cuda.loader import Source
-from gpugrad.kernels import activations
+from gpugrad.kernels import activations, reductions
 from gpugrad.kernels.activations import CODES, address
 from gpugrad.kernels.kernel import Kernel
 from gpugrad.ops.fit import is_half
@@ -61,13 +61,7 @@ def _act_backward(g: Any, saved: Any, *, act: str) -> tuple[Any, Any]:
         dz, db = _act_backward(g.astype(np.float32), saved.astype(np.float32), act=act)
         return dz.astype(g.dtype), db.astype(g.dtype)
     dz = activations.slope(g, saved, act=act)
-    return dz, _column_sum(dz)
-
-
-def _column_sum(g: Any) -> Any:
-    """The sums of the columns of g (rows, columns). Many rows are summed in float64: one after the other they would wear off float32's digits."""
-    wide = np.float64 if len(g) > 256 and g.dtype.kind == "f" else np.float32 if is_half(g.dtype) else g.dtype
-    return g.sum(axis=0, dtype=wide).astype(g.dtype, copy=False)
+    return dz, reductions.total.reference(dz, axis=(0,))
 
 
 # ---------------------------------------------------------------------------------- launches
@@ -101,10 +95,6 @@ def _cuda_act_backward(g: Any, saved: Any, *, act: str) -> tuple[Any, Any]:
     xp = namespace(g)
     dz = xp.empty(g.shape, g.dtype)
     return dz, _cuda_sums(xp.ascontiguousarray(g), xp.ascontiguousarray(saved), dz, CODES[act])
-
-
-def _cuda_column_sum(g: Any) -> Any:
-    return _cuda_sums(namespace(g).ascontiguousarray(g), None, None, CODES["none"])
 
 
 def _cuda_sums(g: Any, saved: Any, dz: Any, code: int) -> Any:
@@ -147,10 +137,3 @@ def _backward_samples(rng: np.random.Generator, dtype: Any) -> Samples:
 
 bias_act = Kernel("bias_act", _bias_act, cpu="linear_cpu:bias_act", cuda=_cuda_bias_act, samples=_bias_samples, writes=(0,))
 act_backward = Kernel("act_backward", _act_backward, cpu="linear_cpu:act_backward", cuda=_cuda_act_backward, samples=_backward_samples)
-column_sum = Kernel(
-    "column_sum",
-    _column_sum,
-    cpu="linear_cpu:column_sum",
-    cuda=_cuda_column_sum,
-    samples=lambda rng, dtype: [((_normal(rng, s, dtype),), {}) for s in (*_SHAPES, (2000, 3))],
-)

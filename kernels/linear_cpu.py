@@ -80,21 +80,6 @@ _ACT_BACKWARD = {act: _act_backward_of(CODES[act]) for act in linear.ACTIVATIONS
 
 
 @jit.compiled
-def _sums(g, partials, first, last):  # type: ignore[no-untyped-def]
-    for block in range(first, last):
-        total = partials[block]
-        total[:] = 0
-        start, stop = block * ROWS, min((block + 1) * ROWS, g.shape[0])
-        fours = stop - (stop - start) % 4
-        for i in range(start, fours, 4):
-            for j in range(g.shape[1]):
-                total[j] += (g[i, j] + g[i + 1, j]) + (g[i + 2, j] + g[i + 3, j])
-        for i in range(fours, stop):
-            for j in range(g.shape[1]):
-                total[j] += g[i, j]
-
-
-@jit.compiled
 def _together(partials, wide, sums):  # type: ignore[no-untyped-def]
     wide[:] = 0
     for i in range(partials.shape[0]):
@@ -125,14 +110,6 @@ def act_backward(g: Any, saved: Any, *, act: str) -> tuple[Any, Any]:
     partials = np.empty((-(-len(g) // ROWS), g.shape[1]), g.dtype)
     _by_blocks(_ACT_BACKWARD[act], g, saved, dz, partials)
     return dz, _added(partials)
-
-
-def column_sum(g: Any) -> Any:
-    """See :func:`gpugrad.kernels.linear._column_sum`."""
-    g = g if g.flags.c_contiguous else g.copy()
-    partials = np.empty((-(-len(g) // ROWS), g.shape[1]), g.dtype)
-    _by_blocks(_sums, g, partials)
-    return _added(partials)
 
 
 def _by_blocks(run: Any, x: Any, *arrays: Any) -> None:

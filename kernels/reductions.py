@@ -375,7 +375,7 @@ total = Kernel(
     cpu=f"{_CPU}:total",
     cuda=_cuda_total,
     samples=lambda rng, dtype: _samples(rng, dtype, of=("x", "abs", "x", "square", "x"), mean=(False, True), keepdims=(True, True, False)),
-    at_least=512,
+    at_least=8192,
 )
 moments = Kernel("moments", _moments, cpu=f"{_CPU}:moments", cuda=_cuda_moments, samples=lambda rng, dtype: _samples(rng, dtype), at_least=512)
 extremum = Kernel(

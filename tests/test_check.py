@@ -43,27 +43,27 @@ def row(lines, name, dtype=""):
 
 
 def test_a_kernel_is_run_everywhere(run):
-    code, lines, err = run("--only", "column_sum")
+    code, lines, err = run("--only", "act_backward")
     assert (code, err) == (0, "")
     (head,) = [line for line in lines if line.startswith("kernel")]
     places = [place for place in ("NumPy", "Numba", "emulated CUDA") if place in head]
     assert places == [place for place in agreement.places() if place != agreement.CUDA]
     cells = len(agreement.places())
-    assert row(lines, "column_sum", "float32").count("us") + row(lines, "column_sum", "float32").count("ms") == cells
-    assert "-" in row(lines, "column_sum", "float16")  # Numba has none
+    assert row(lines, "act_backward", "float32").count("us") + row(lines, "act_backward", "float32").count("ms") == cells
+    assert "-" in row(lines, "act_backward", "float16")  # Numba has none
     assert any(line.startswith("operation") for line in lines)
     results = (cells * len(agreement.dtypes()) - len(agreement.dtypes()) + 2) + (4 if agreement.CUDA in agreement.places() else 2)
     assert lines[-1] == f"{results} results, all right"
 
 
 def test_kernels_leaves_out_the_operations(run):
-    code, lines, _ = run("--kernels", "--only", "column_sum")
+    code, lines, _ = run("--kernels", "--only", "act_backward")
     assert code == 0
     assert not any(line.startswith("operation") for line in lines)
     code, lines, _ = run("--only", "tanh")
     assert code == 0
     assert not any(line.startswith("kernel ") for line in lines)
-    assert {line.split()[0] for line in lines if line.startswith(("arctanh", "tanh"))} == {name for name in REGISTRY if "tanh" in name}
+    assert {line.split()[0] for line in lines if "tanh" in line.split(" ")[0]} == {name for name in REGISTRY if "tanh" in name}
 
 
 def test_the_table_fits_a_terminal(run):
@@ -132,7 +132,7 @@ def test_an_operation_that_loses_digits_is_found(run, monkeypatch):
 
 def test_without_a_compiler_there_is_no_emulator(run, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    code, lines, _ = run("--only", "column_sum", "--kernels")
+    code, lines, _ = run("--only", "act_backward", "--kernels")
     assert code == 0
     assert any("emulated CUDA" in line and "install g++" in line for line in lines)
     assert "emulated CUDA" not in next(line for line in lines if line.startswith("kernel"))
@@ -144,7 +144,7 @@ def test_a_variable_that_cannot_be(run, monkeypatch, variable):
 
     monkeypatch.setenv(variable, "abc")
     monkeypatch.setattr(blas, "_gemms", None)
-    code, lines, err = run("--only", "column_sum")
+    code, lines, err = run("--only", "act_backward")
     assert (code, lines) == (2, [])
     assert variable in err and "'abc'" in err and err.count("\n") == 1
 
@@ -153,7 +153,7 @@ def test_where_nothing_can_be_kept(run, monkeypatch, tmp_path):
     """The emulator compiles into a folder of this process then, as Numba compiles in memory."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("GPUGRAD_CACHE_DIR", str(tmp_path / "file"))
-    code, lines, _ = run("--only", "column_sum", "--kernels")
+    code, lines, _ = run("--only", "act_backward", "--kernels")
     assert code == 0
     assert any(line.startswith("What is compiled cannot be kept: ") for line in lines)
     with pytest.raises(OSError):

@@ -16,24 +16,15 @@ from gpugrad.kernels import linear as kernels
 from gpugrad.ops import reduce
 from gpugrad.ops.activations import gelu, relu, sigmoid, silu, slope, slope_jvp, slope_vjp
 from gpugrad.ops.elementwise import tanh
-from gpugrad.ops.fit import broadcast_to, shape_of
+from gpugrad.ops.fit import broadcast_to, shape_of, sum_to
 from gpugrad.ops.linalg import matmul, matmul_value, matrix_product
 from gpugrad.ops.rules import Sample, general
-from gpugrad.ops.rules import linear as linear_map
 from gpugrad.ops.shape import as_array, reshape
 from gpugrad.tape import is_inexact
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "none": lambda z: z, "relu": relu, "tanh": tanh, "sigmoid": sigmoid, "silu": silu, "gelu": gelu, "gelu_tanh": lambda z: gelu(z, "tanh"),
 }  # fmt: skip
-
-column_sum = linear_map(
-    "column_sum",
-    lambda x, *, shape: kernels.column_sum(x),
-    lambda g, *, shape: broadcast_to(g, shape),
-    samples=[Sample(s, shape=s) for s in ((3, 4), (1, 1), (0, 2))],
-    doc="The sums of the columns of a matrix of this shape.",
-)
 
 
 # ---------------------------------------------------------------------------------- dZ = dY act'(Z)
@@ -94,7 +85,7 @@ def _jvp_of_product(tangents: Sequence[Any], x: Any, w: Any) -> Any:
 
 
 def _linear_vjp(needs: Sequence[bool], g: Any, _y: Any, x: Any, w: Any, _b: Any) -> list[Any]:
-    return _vjp_of_product(needs, g, column_sum(g, shape=shape_of(g)) if needs[2] else None, x, w)
+    return _vjp_of_product(needs, g, sum_to(g, shape_of(g)[1:]) if needs[2] else None, x, w)
 
 
 def _linear_jvp(tangents: Sequence[Any], _y: Any, x: Any, w: Any, _b: Any) -> Any:
@@ -115,7 +106,7 @@ def _from_z_vjp(needs: Sequence[bool], g: Any, yz: Any, x: Any, w: Any, _b: Any,
     dz, db = (None, None) if g_y is None else _act_backward(g_y, yz[1], act=act)
     if g_z is not None:  # from second derivatives, which read z
         dz = g_z if dz is None else dz + g_z
-        db = column_sum(dz, shape=shape_of(dz))
+        db = sum_to(dz, shape_of(dz)[1:])
     return _vjp_of_product(needs, dz, db, x, w)
 
 
