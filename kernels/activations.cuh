@@ -28,15 +28,20 @@ __device__ __forceinline__ Logistic logistic(acc u) {
 
 __device__ __forceinline__ acc limited(acc x, acc most) { return x < -most ? -most : x > most ? most : x; }  // nan stays
 
-// In gelu_tanh(x) = x sigmoid(u): u = k x (1 + c x^2), k = sqrt(8 / pi), and its derivatives
+// In gelu_tanh(x) = x sigmoid(u): u = k x (1 + c x^2), k = sqrt(8 / pi), and its derivatives. Far out, what u has lost by rounding counts for sigmoid(u): each
+// product and the sum is taken with its rest (T. J. Dekker, Numerische Mathematik 18, 1971).
 struct Inner {
-    acc u, u1, u2;
+    acc value, slope, u, u1, u2;  // value and slope of sigmoid(u)
 };
 
 __device__ __forceinline__ Inner inner(acc x) {
-    const acc k = acc(1.5957691216057307117597842397375), c = acc(0.044715);
-    acc t = c * (x * x);
-    return {k * x * (acc(1) + t), k * (acc(1) + acc(3) * t), acc(6) * k * c * x};
+    const acc k = acc(1.5957691216057308), k_rest = acc(1.5957691216057308 - double(k) - 9.96930880911092e-17);
+    const acc c = acc(0.044715), c_rest = acc(0.044715 - double(c) + 2.1960211427085595e-18);
+    acc square = x * x, t = c * square, t_rest = fma(c, square, -t) + (c * fma(x, x, -square) + c_rest * square);
+    acc p = acc(1) + t, of_t = p - acc(1), p_rest = ((acc(1) - (p - of_t)) + (t - of_t)) + t_rest;
+    acc v = k * x, u = v * p, rest = fma(v, p, -u) + (v * p_rest + (fma(k, x, -v) + k_rest * x) * p);
+    Logistic l = logistic(u);
+    return {l.value + rest * l.slope, l.slope - l.slope * (u > acc(0) ? rest : -rest), u, k * (acc(1) + acc(3) * t), acc(6) * k * c * x};
 }
 
 // act(x)
@@ -46,7 +51,7 @@ __device__ __forceinline__ acc activation_value(int act, acc x, acc a = acc(0), 
         case SIGMOID: return logistic(x).value;
         case SILU: return x * logistic(x).value;
         case GELU: return x * normal_cdf(x);
-        case GELU_TANH: return x * logistic(inner(x).u).value;
+        case GELU_TANH: return x * inner(limited(x, acc(30))).value;
         case ELU: return x > acc(0) ? b * x : a * b * expm1(x);
         case SOFTPLUS: return (a * x <= acc(0) ? acc(0) : x) + log1p(exp(-fabs(a * x))) / a;
         case RELU: return x <= acc(0) ? acc(0) : x;  // nan stays
@@ -72,8 +77,7 @@ __device__ __forceinline__ acc activation_times_slope(int act, acc g, acc x, acc
         case GELU_TANH: {
             acc w = limited(x, acc(30));
             Inner i = inner(w);
-            Logistic l = logistic(i.u);
-            return g * (l.value + w * l.slope * i.u1);
+            return g * (i.value + w * i.slope * i.u1);
         }
         case ELU: return g * (x > acc(0) ? b : a * b * exp(x));
         case SOFTPLUS: return g * logistic(a * x).value;
@@ -97,7 +101,7 @@ __device__ __forceinline__ acc activation_curvature(int act, acc x, acc a, acc b
         case GELU_TANH: {
             acc w = limited(x, acc(30));
             Inner i = inner(w);
-            return logistic(i.u).slope * (acc(2) * i.u1 + w * (i.u2 - i.u1 * i.u1 * tanh(acc(0.5) * i.u)));
+            return i.slope * (acc(2) * i.u1 + w * (i.u2 - i.u1 * i.u1 * tanh(acc(0.5) * i.u)));
         }
         case ELU: return x > acc(0) ? acc(0) : a * b * exp(x);
         case SOFTPLUS: return a * logistic(a * x).slope;

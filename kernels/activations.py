@@ -40,6 +40,7 @@ FLAT = ("relu", "leaky_relu", "hardtanh")  # made of straight lines
 CODES = {act: code for code, act in enumerate(("none", *CURVED, *FLAT))}  # as in activations.cuh
 
 GELU_TANH = math.sqrt(8 / math.pi), 0.044715  # k and c
+GELU_TANH_RESTS = -9.96930880911092e-17, 2.1960211427085595e-18  # what a float64 has no digits for
 FAR = {"silu": 1000.0, "gelu": 40.0, "gelu_tanh": 30.0}  # where the slope has become 0 or 1, also in float64; farther out it would be inf * 0
 
 
@@ -76,7 +77,8 @@ def _sigmoid_curvature(x: Any) -> Any:
 
 
 def _softplus(x: Any, a: float) -> Any:
-    t = a * x
+    with np.errstate(over="ignore"):
+        t = a * x
     y = np.copysign(t, -1.0)
     y = np.log1p(np.exp(y, out=reusable(y)), out=reusable(y))
     return np.divide(y, a, out=reusable(y)) + _where_positive(x, t)
@@ -106,11 +108,26 @@ def _normal_pdf(x: Any) -> Any:
     return np.exp(-0.5 * head * head) * np.exp(0.5 * (head - x) * (head + x)) * (1 / math.sqrt(2 * math.pi))
 
 
-def _inner(x: Any) -> tuple[Any, Any, Any]:
-    """u and its first two derivatives in gelu_tanh."""
+class _Inner(NamedTuple):
+    """sigmoid(u), its slope, tanh(u / 2), and the first two derivatives of u, in gelu_tanh."""
+
+    value: Any
+    slope: Any
+    tanh: Any
+    u1: Any
+    u2: Any
+
+
+def _inner(x: Any) -> _Inner:
+    """Far out, what u loses by rounding counts: it is computed with more digits, where there are such numbers."""
     k, c = GELU_TANH
-    t = c * (x * x)
-    return k * x * (1 + t), k * (1 + 3 * t), (6 * k * c) * x
+    wide = x if x.dtype.kind == "c" else x.astype(np.longdouble if x.itemsize == 8 and namespace(x) is np else np.float64)
+    exact_k, exact_c = (wide.dtype.type(v) + rest for v, rest in zip(GELU_TANH, GELU_TANH_RESTS, strict=True))
+    t = wide * wide * exact_c
+    exact = wide * (1 + t) * exact_k
+    u = exact.astype(x.dtype)
+    rest, t, slope, h = (exact - u).astype(x.dtype), t.astype(x.dtype), _sigmoid_slope(u), np.tanh(0.5 * u)
+    return _Inner(_sigmoid(u) + rest * slope, slope - slope * rest * h, h, k * (1 + 3 * t), (6 * k * c) * x)
 
 
 def _silu_slope(x: Any, _a: float, _b: float) -> Any:
@@ -131,16 +148,20 @@ def _gelu_curvature(x: Any, _a: float, _b: float) -> Any:
     return _normal_pdf(w) * (2 - w * w)
 
 
+def _gelu_tanh(x: Any, _a: float, _b: float) -> Any:
+    return x * _inner(_limited(x, "gelu_tanh")).value
+
+
 def _gelu_tanh_slope(x: Any, _a: float, _b: float) -> Any:
     w = _limited(x, "gelu_tanh")
-    u, u1, _ = _inner(w)
-    return _sigmoid(u) + w * _sigmoid_slope(u) * u1
+    i = _inner(w)
+    return i.value + w * i.slope * i.u1
 
 
 def _gelu_tanh_curvature(x: Any, _a: float, _b: float) -> Any:
     w = _limited(x, "gelu_tanh")
-    u, u1, u2 = _inner(w)
-    return _sigmoid_slope(u) * (2 * u1 + w * (u2 - u1 * u1 * np.tanh(0.5 * u)))
+    i = _inner(w)
+    return i.slope * (2 * i.u1 + w * (i.u2 - i.u1 * i.u1 * i.tanh))
 
 
 def _elu(x: Any, a: float, b: float) -> Any:
@@ -186,7 +207,7 @@ FORMULAS = {
     "sigmoid": Formula(lambda x, a, b: _sigmoid(x), lambda x, a, b: _sigmoid_slope(x), lambda x, a, b: _sigmoid_curvature(x)),
     "silu": Formula(lambda x, a, b: x * _sigmoid(x), _silu_slope, _silu_curvature),
     "gelu": Formula(lambda x, a, b: x * _normal_cdf(x), _gelu_slope, _gelu_curvature),
-    "gelu_tanh": Formula(lambda x, a, b: x * _sigmoid(_inner(x)[0]), _gelu_tanh_slope, _gelu_tanh_curvature),
+    "gelu_tanh": Formula(_gelu_tanh, _gelu_tanh_slope, _gelu_tanh_curvature),
     "leaky_relu": Formula(lambda x, a, b: np.where(np.greater(x, 0), x, a * x), lambda g, x, a, b: np.where(np.greater(x, 0), g, a * g)),
     "elu": Formula(_elu, _elu_slope, _elu_curvature),
     "softplus": Formula(lambda x, a, b: _softplus(x, a), lambda x, a, b: _sigmoid(a * x), lambda x, a, b: a * _sigmoid_slope(a * x)),

@@ -14,11 +14,10 @@ from numba.extending import overload
 
 from gpugrad import jit
 from gpugrad.kernels import activations
-from gpugrad.kernels.elementary_cpu import exp, expm1, log1p, normal_cdf, normal_pdf, sigmoid, tanh
+from gpugrad.kernels.elementary_cpu import exp, expm1, gelu_inner, normal_cdf, normal_pdf, sigmoid, softplus, tanh
 
 TANH, SIGMOID, SILU, GELU, GELU_TANH, ELU, SOFTPLUS = (activations.CODES[act] for act in activations.CURVED)
 RELU, LEAKY_RELU, HARDTANH = (activations.CODES[act] for act in activations.FLAT)
-K, C = activations.GELU_TANH
 SILU_FAR, GELU_FAR, GELU_TANH_FAR = (activations.FAR[act] for act in ("silu", "gelu", "gelu_tanh"))
 
 
@@ -60,10 +59,10 @@ def bent(u):  # type: ignore[no-untyped-def]
 
 @jit.inlined
 def inner(x):  # type: ignore[no-untyped-def]
-    """u and its first two derivatives in gelu_tanh."""
-    one, k, c = number(1.0, x), number(K, x), number(C, x)
-    t = c * (x * x)
-    return k * x * (one + t), k * (one + number(3.0, x) * t), number(6.0, x) * k * c * x
+    """sigmoid(u) and its slope, and the first two derivatives of u, in gelu_tanh. Far out, what u has lost by rounding counts."""
+    u, rest, u1, u2 = gelu_inner(limited(x, number(GELU_TANH_FAR, x)))
+    y, slope = logistic(u)
+    return y + rest * slope, slope - (slope * rest if u > 0 else -slope * rest), u, u1, u2
 
 
 @jit.inlined
@@ -79,11 +78,11 @@ def value(act, x, a, b):  # type: ignore[no-untyped-def]
     if act == GELU:
         return x * normal_cdf(x)
     if act == GELU_TANH:
-        return x * sigmoid(inner(x)[0])
+        return x * inner(x)[0]
     if act == ELU:
         return b * x if x > 0 else a * b * expm1(x)
     if act == SOFTPLUS:
-        return (zero if a * x <= 0 else x) + log1p(exp(-abs(a * x))) / a
+        return (zero if a * x <= 0 else x) + softplus(-abs(a * x)) / a
     if act == RELU:
         return zero if x <= 0 else x
     if act == LEAKY_RELU:
@@ -109,10 +108,8 @@ def times_slope(act, g, x, a, b):  # type: ignore[no-untyped-def]
         w = limited(x, number(GELU_FAR, x))
         return g * (normal_cdf(w) + w * normal_pdf(w))
     if act == GELU_TANH:
-        w = limited(x, number(GELU_TANH_FAR, x))
-        u, u1, _ = inner(w)
-        y, slope = logistic(u)
-        return g * (y + w * slope * u1)
+        y, slope, _, u1, _ = inner(x)
+        return g * (y + limited(x, number(GELU_TANH_FAR, x)) * slope * u1)
     if act == ELU:
         return g * (b if x > 0 else a * b * exp(x))
     if act == SOFTPLUS:
@@ -144,9 +141,8 @@ def curvature(act, x, a, b):  # type: ignore[no-untyped-def]
         return normal_pdf(w) * (two - w * w)
     if act == GELU_TANH:
         w = limited(x, number(GELU_TANH_FAR, x))
-        u, u1, u2 = inner(w)
-        slope, t = bent(u)
-        return slope * (two * u1 + (w * u2 - abs(w) * (u1 * u1 * t)))
+        _, slope, u, u1, u2 = inner(x)
+        return slope * (two * u1 + (w * u2 - abs(w) * (u1 * u1 * bent(u)[1])))
     if act == ELU:
         return zero if x > 0 else a * b * exp(x)
     return a * logistic(a * x)[1]

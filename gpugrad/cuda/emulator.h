@@ -573,7 +573,7 @@ inline float rsqrtf(float x) { return float(1.0 / sqrt(double(x))); }
 inline float rsqrt(float x) { return rsqrtf(x); }
 inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 inline float normcdff(float x) { return float(0.5 * erfc(double(x) * -0.70710678118654752440)); }
-inline double normcdf(double x) { return 0.5 * erfc(x * -0.70710678118654752440); }
+inline double normcdf(double x) { return double(0.5L * erfcl((long double)x * -0.70710678118654752440L)); }
 inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
 // Never contracted into a multiply-add.
