@@ -1,7 +1,9 @@
-"""Numba twins of :mod:`gpugrad.kernels.normalise`.
+"""Numba twins of :mod:`gpugrad.kernels.normalise`: of rows, with weights along them, and the calls of those of channels, normalise_channels_cpu.py.
 
-Sums are made in float64, whose rounding no mean of float32 numbers sees. Threads share out the rows, or the columns: a sum belongs to one of them, so its
-bits do not depend on how many there are.
+A row is read from memory once and lies in the cache in the later passes. The sums of x and of its squares are made together, in float64, of its distances from its own first
+element: of n numbers none is farther than sqrt(n) standard deviations from the mean, so the difference that gives the variance costs float32 nothing. The other sums are made in
+the precision of the array over pieces of 1024, of which a lane of the vector units gets some dozens, and those of the pieces in float64. The gradient of a weight is summed over
+blocks of 64 rows, which depend on the size alone, and those in float64.
 """
 
 from __future__ import annotations
@@ -11,186 +13,234 @@ from typing import Any
 import numpy as np
 
 from gpugrad import jit
+from gpugrad.kernels import normalise
+from gpugrad.kernels import normalise_channels_cpu as channels
+from gpugrad.kernels.normalise_channels_cpu import deviation, moments_of_channel
+
+PIECE, ROWS = 1024, 64
+
+
+@jit.compiled
+def _forward_rows(x, w, b, y, stats, eps, centred, start, stop):  # type: ignore[no-untyped-def]
+    for c in range(start, stop):
+        moments_of_channel(x, stats, c, eps, centred)
+        m, drift, r = stats[0, c], stats[1, c], stats[2, c]
+        row, out = x[0, c], y[0, c]
+        for j in range(row.size):
+            out[j] = deviation(row[j], m, drift) * r * w[j] + b[j]
+
+
+# ------------------------------------------------------------------------------------------------- backward
 
 
 @jit.summing
-def _total(x, i):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for j in range(x.shape[1]):
-        total += x[i, j]
-    return total
-
-
-@jit.summing
-def _product(x, y, i):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for j in range(x.shape[1]):
-        total += np.float64(x[i, j]) * np.float64(y[i, j])
-    return total
+def _sums(x, w, g, m, drift):  # type: ignore[no-untyped-def]
+    """Of d = w g, and of d (x - m - drift)."""
+    total, products = x.dtype.type(0), x.dtype.type(0)
+    for j in range(x.size):
+        d = g[j] * w[j]
+        total += d
+        products += d * deviation(x[j], m, drift)
+    return total, products
 
 
 @jit.inlined
-def _deviation(x, mean, drift):  # type: ignore[no-untyped-def]
-    """x - mean - drift, in this order. It does not take part in the liberties of the sums: in those the mean and the drift might be added up first."""
-    return (x - mean) - drift
+def _row_sums(x, w, g, m, drift):  # type: ignore[no-untyped-def]
+    total, products = 0.0, 0.0
+    for k in range(0, x.size, PIECE):
+        a, b = _sums(x[k : k + PIECE], w[k : k + PIECE], g[k : k + PIECE], m, drift)
+        total += a
+        products += b
+    return total, products
+
+
+@jit.inlined
+def _add_rows(x, g, stats, i, stop, dw, db):  # type: ignore[no-untyped-def]
+    """To the sums of g h and g the rows from i to stop, four together, because the sums are then loaded and stored a quarter as often."""
+    m, drift, r = stats[0], stats[1], stats[2]
+    while i + 4 <= stop:
+        x0, x1, x2, x3, g0, g1, g2, g3 = x[i], x[i + 1], x[i + 2], x[i + 3], g[i], g[i + 1], g[i + 2], g[i + 3]
+        m0, m1, m2, m3, d0, d1, d2, d3 = m[i], m[i + 1], m[i + 2], m[i + 3], drift[i], drift[i + 1], drift[i + 2], drift[i + 3]
+        r0, r1, r2, r3 = r[i], r[i + 1], r[i + 2], r[i + 3]
+        for j in range(dw.size):
+            a = g0[j] * (deviation(x0[j], m0, d0) * r0) + g1[j] * (deviation(x1[j], m1, d1) * r1)
+            b = g2[j] * (deviation(x2[j], m2, d2) * r2) + g3[j] * (deviation(x3[j], m3, d3) * r3)
+            dw[j] += a + b
+            db[j] += (g0[j] + g1[j]) + (g2[j] + g3[j])
+        i += 4
+    while i < stop:
+        for j in range(dw.size):
+            dw[j] += g[i, j] * (deviation(x[i, j], m[i], drift[i]) * r[i])
+            db[j] += g[i, j]
+        i += 1
+
+
+@jit.compiled
+def _backward_rows(x, stats, w, g, dx, partials, centred, first, last):  # type: ignore[no-untyped-def]
+    n, of = x.shape[1], x.dtype.type
+    for block in range(first, last):
+        start, stop = block * ROWS, min((block + 1) * ROWS, x.shape[0])
+        if partials.size:
+            partials[:, block] = 0
+        for four in range(start, stop, 4):
+            end = min(four + 4, stop)
+            if dx.size:
+                for i in range(four, end):
+                    m, drift, r = stats[0, i], stats[1, i], stats[2, i]
+                    line, out, gs = x[i], dx[i], g[i]
+                    total, products = _row_sums(line, w, gs, m, drift)
+                    wide = np.float64(r)
+                    mean, b = of(wide * total / n) if centred else of(0), of(wide * wide * wide * products / n)
+                    for j in range(line.size):
+                        out[j] = gs[j] * w[j] * r - mean - deviation(line[j], m, drift) * b
+            if partials.size:
+                _add_rows(x, g, stats, four, end, partials[0, block], partials[1, block])
+
+
+# ------------------------------------------------------------------------------------------------- the backward of the backward
 
 
 @jit.summing
-def _deviations(x, i, mean):  # type: ignore[no-untyped-def]
+def _product(g, w, c):  # type: ignore[no-untyped-def]
     total = 0.0
-    for j in range(x.shape[1]):
-        total += _deviation(x[i, j], mean, 0.0)
-    return total
-
-
-@jit.summing
-def _squares(x, i, mean, drift):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for j in range(x.shape[1]):
-        c = _deviation(x[i, j], mean, drift)
-        total += c * c
+    for j in range(g.size):
+        total += np.float64(g[j] * w[j] * c[j])
     return total
 
 
 @jit.compiled
-def _rows(x, h, v, m, eps, start, stop):  # type: ignore[no-untyped-def]
-    n = x.shape[1]
-    for i in range(start, stop):
-        mean = drift = 0.0
-        if m.size:
-            mean = _total(x, i) / n
-            drift = _deviations(x, i, mean) / n
-            m[i] = mean + drift
-        var = _squares(x, i, mean, drift) / n
-        v[i] = var
-        r = 1 / np.sqrt(var + eps)
-        for j in range(n):
-            h[i, j] = _deviation(x[i, j], mean, drift) * r
+def _twice_rows(x, stats, w, g, c, cw, cb, by_x, by_g, partials, centred, first, last):  # type: ignore[no-untyped-def]
+    n, of = x.shape[1], x.dtype.type
+    ones = np.ones(n, x.dtype)
+    for block in range(first, last):
+        if partials.size:
+            partials[:, block] = 0
+        for i in range(block * ROWS, min((block + 1) * ROWS, x.shape[0])):
+            m, drift, r, wide = stats[0, i], stats[1, i], stats[2, i], np.float64(stats[2, i])
+            line, gs, cs = x[i], g[i], c[i]
+            c_, cx = _row_sums(line, ones, cs, m, drift)
+            c_ = c_ / n if centred else 0.0
+            ch = wide * cx / n
+            mean, b = of(wide * c_), of(wide * wide * ch)  # s = r c - mean - b (x - m - drift)
+            if by_g.size:
+                out = by_g[i]
+                for j in range(n):
+                    d = deviation(line[j], m, drift)
+                    out[j] = w[j] * (r * cs[j] - mean - d * b) + (d * r * cw[j] + cb[j])
+            if by_x.size:
+                d_, dx = _row_sums(line, w, gs, m, drift)
+                e_, ex = _row_sums(line, cw, gs, m, drift)
+                d_, e_ = (d_ / n, e_ / n) if centred else (0.0, 0.0)
+                dh, eh, dc = wide * dx / n, wide * ex / n, _product(gs, w, cs) / n - d_ * c_
+                a, k = -wide * wide * ch, -wide * wide * dh
+                f = -wide * wide * (eh + wide * (dc - 3 * ch * dh))
+                a, k, f, rest = of(a), of(k), of(f), of(-wide * e_ - a * d_ - k * c_)
+                out = by_x[i]
+                for j in range(n):
+                    out[j] = gs[j] * (r * cw[j] + a * w[j]) + (k * cs[j] + (deviation(line[j], m, drift) * f + rest))
+            if partials.size:
+                total = partials[0, block]
+                for j in range(n):
+                    total[j] += gs[j] * (r * cs[j] - mean - deviation(line[j], m, drift) * b)
 
 
-@jit.compiled
-def _slope_rows(d, h, r, y, centred, start, stop):  # type: ignore[no-untyped-def]
-    n = d.shape[1]
-    for i in range(start, stop):
-        mean = d.dtype.type(_total(d, i) / n if centred else 0.0)
-        product, scale = d.dtype.type(_product(h, d, i) / n), r[i]
-        for j in range(n):
-            y[i, j] = scale * (d[i, j] - mean - h[i, j] * product)
+# ------------------------------------------------------------------------------------------------- the calls
 
 
-# Columns are summed as their rows come by, four rows together, because the sums are then loaded and stored a quarter as often.
-
-
-@jit.inlined
-def _column_totals(x, total, start, stop):  # type: ignore[no-untyped-def]
-    n = x.shape[0]
-    fours = n - n % 4
-    for i in range(0, fours, 4):
-        for j in range(start, stop):
-            total[j] += (np.float64(x[i, j]) + np.float64(x[i + 1, j])) + (np.float64(x[i + 2, j]) + np.float64(x[i + 3, j]))
-    for i in range(fours, n):
-        for j in range(start, stop):
-            total[j] += x[i, j]
-
-
-@jit.inlined
-def _column_products(x, y, total, start, stop):  # type: ignore[no-untyped-def]
-    n = x.shape[0]
-    fours = n - n % 4
-    for i in range(0, fours, 4):
-        for j in range(start, stop):
-            a = np.float64(x[i, j]) * np.float64(y[i, j]) + np.float64(x[i + 1, j]) * np.float64(y[i + 1, j])
-            b = np.float64(x[i + 2, j]) * np.float64(y[i + 2, j]) + np.float64(x[i + 3, j]) * np.float64(y[i + 3, j])
-            total[j] += a + b
-    for i in range(fours, n):
-        for j in range(start, stop):
-            total[j] += np.float64(x[i, j]) * np.float64(y[i, j])
-
-
-@jit.inlined
-def _column_squares(x, mean, drift, squares, start, stop):  # type: ignore[no-untyped-def]
-    n = x.shape[0]
-    fours = n - n % 4
-    for i in range(0, fours, 4):
-        for j in range(start, stop):
-            a, b, c, d = x[i, j] - mean[j], x[i + 1, j] - mean[j], x[i + 2, j] - mean[j], x[i + 3, j] - mean[j]
-            drift[j] += (a + b) + (c + d)
-            squares[j] += (a * a + b * b) + (c * c + d * d)
-    for i in range(fours, n):
-        for j in range(start, stop):
-            c = x[i, j] - mean[j]
-            drift[j] += c
-            squares[j] += c * c
-
-
-@jit.compiled
-def _columns(x, h, v, m, eps, sums, start, stop):  # type: ignore[no-untyped-def]
-    n = x.shape[0]
-    mean, drift, scale = sums[0], sums[1], sums[2]
-    if m.size:
-        _column_totals(x, mean, start, stop)
-        for j in range(start, stop):
-            mean[j] /= n
-    _column_squares(x, mean, drift, scale, start, stop)
-    for j in range(start, stop):
-        drift[j] = drift[j] / n if m.size else 0.0
-        var = scale[j] / n - drift[j] * drift[j]
-        if m.size:
-            m[j] = mean[j] + drift[j]
-        v[j] = var
-        scale[j] = 1 / np.sqrt(var + eps)
-    for i in range(n):
-        for j in range(start, stop):
-            h[i, j] = _deviation(x[i, j], mean[j], drift[j]) * scale[j]
-
-
-@jit.compiled
-def _slope_columns(d, h, r, y, centred, sums, start, stop):  # type: ignore[no-untyped-def]
-    n = d.shape[0]
-    if centred:
-        _column_totals(d, sums[0], start, stop)
-    _column_products(h, d, sums[1], start, stop)
-    means, products = np.empty(d.shape[1], d.dtype), np.empty(d.shape[1], d.dtype)
-    for j in range(start, stop):
-        means[j], products[j] = sums[0, j] / n, sums[1, j] / n
-    for i in range(n):
-        for j in range(start, stop):
-            y[i, j] = r[j] * (d[i, j] - means[j] - h[i, j] * products[j])
-
-
-def standardize(x: Any, *, axis: int, eps: float, centred: bool = True) -> tuple[Any, Any, Any]:
-    """See gpugrad.kernels.normalise."""
-    x = np.ascontiguousarray(x)
-    h, v = np.empty(x.shape, x.dtype), np.zeros(x.shape[1 - axis], x.dtype)
-    m = np.zeros(v.size if centred else 0, x.dtype)
-    if axis == 1:
-        _shared(_rows, axis, x, h, v, m, float(eps))
-    else:
-        _shared(_columns, axis, x, h, v, m, float(eps), np.zeros((3, v.size)))
-    return h, v, m if centred else None
-
-
-def slope(d: Any, h: Any, r: Any, *, axis: int, centred: bool = True) -> Any:
-    """See gpugrad.kernels.normalise."""
-    d = np.ascontiguousarray(d)
-    y = np.empty(d.shape, d.dtype)
-    h, r = np.ascontiguousarray(h, d.dtype), np.ascontiguousarray(r, d.dtype)
-    if axis == 1:
-        _shared(_slope_rows, axis, d, h, r, y, centred)
-    else:
-        _shared(_slope_columns, axis, d, h, r, y, centred, np.zeros((2, r.size)))
-    return y
-
-
-def _shared(run: Any, axis: int, x: Any, *args: Any) -> None:
-    """``run`` over the rows or columns of x, on several threads where there are enough elements.
-
-    They are counted by unsigned integers, for which Numba need not ask whether they are negative and count from the end: only then do the loops vectorise.
-    """
+def standardize(x: Any, weight: Any = None, bias: Any = None, *, along: int, eps: float, centred: bool = True) -> tuple[Any, Any]:
+    """See :func:`gpugrad.kernels.normalise._standardize`."""
     if not x.size:
-        return
-    count, of = x.shape[1 - axis], np.uint64
+        return normalise._standardize(x, weight, bias, along=along, eps=eps, centred=centred)
+    x = np.ascontiguousarray(x)
+    y, stats = np.empty(x.shape, x.dtype), np.empty((4, x.shape[1]), x.dtype)
+    args = _vector(weight, x, along, 1), _vector(bias, x, along, 0)
+    if along == 2 and x.shape[0] == 1:
+        _by_channels(_forward_rows, x, *args, y, stats, float(eps), centred)
+    elif along == 2:
+        return normalise._standardize(x, weight, bias, along=along, eps=eps, centred=centred)
+    elif x.shape[2] == 1:
+        flat = x[:, :, 0]
+        _by_channels(channels.forward_columns, flat, flat[0] if centred else np.zeros(flat.shape[1], x.dtype), *args, y[:, :, 0], stats, float(eps), centred)
+    else:
+        _by_channels(channels.forward_cube, x, *args, y, stats, float(eps), centred)
+    return y, stats
+
+
+def backward(x: Any, stats: Any, weight: Any, g: Any, *, along: int, centred: bool = True, needs: Any = normalise.ALL) -> tuple[Any, ...]:
+    """See :func:`gpugrad.kernels.normalise._backward`."""
+    if not x.size or (along == 2 and x.shape[0] != 1):
+        return normalise._backward(x, stats, weight, g, along=along, centred=centred, needs=needs)
+    x, g, stats = (np.ascontiguousarray(a, x.dtype) for a in (x, g, stats))
+    w, dx = _vector(weight, x, along, 1), np.empty(x.shape if needs[0] else (0, 0, 0), x.dtype)
+    if along == 1:
+        sums = np.zeros((2, x.shape[1]))
+        if x.shape[2] == 1:
+            _by_channels(channels.backward_columns, x[:, :, 0], stats, w, g[:, :, 0], dx[:, :, 0] if needs[0] else dx[0:0, :, 0:1].reshape(0, 0), sums, centred)
+        else:
+            _by_channels(channels.backward_cube, x, stats, w, g, dx, sums, centred)
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = dx, (stats[2] * sums[1]).astype(x.dtype), sums[0].astype(x.dtype)
+    else:
+        partials = _partials(x, 2 if needs[1] or needs[2] else 0)
+        _by_blocks(_backward_rows, x[0], stats, w, g[0], dx.reshape(dx.shape[1:]), partials, centred)
+        found = dx, *_added(partials, needs[1:])
+    return tuple([a if need else None for a, need in zip(found, needs, strict=True)])
+
+
+def twice(
+    x: Any, stats: Any, weight: Any, g: Any, c: Any, c_w: Any, c_b: Any, *, along: int, centred: bool = True, needs: Any = normalise.ALL
+) -> tuple[Any, ...]:
+    """See :func:`gpugrad.kernels.normalise._twice`."""
+    if not x.size or (along == 2 and x.shape[0] != 1):
+        return normalise._twice(x, stats, weight, g, c, c_w, c_b, along=along, centred=centred, needs=needs)
+    x, g, c, stats = (np.ascontiguousarray(a, x.dtype) for a in (x, c if g is None else g, c, stats))
+    args = x, stats, _vector(weight, x, along, 1), g, c, _vector(c_w, x, along, 0), _vector(c_b, x, along, 0)
+    by_x, by_g = (np.empty(x.shape if need else (0, 0, 0), x.dtype) for need in (needs[0], needs[2]))
+    if along == 1:
+        by_w, sums = np.empty(x.shape[1] if needs[1] else 0, x.dtype), np.zeros((5, x.shape[1]))
+        if x.shape[2] == 1:
+            flat = [a[:, :, 0] if a.ndim == 3 and a.size else a.reshape(0, 0) if a.ndim == 3 else a for a in (*args, by_x, by_w, by_g)]
+            _by_channels(channels.twice_columns, *flat, sums, centred)
+        else:
+            _by_channels(channels.twice_cube, *args, by_x, by_w, by_g, sums, centred)
+    else:
+        partials = _partials(x, 1 if needs[1] else 0)
+        flat = [a.reshape(a.shape[1:]) if a.ndim == 3 else a for a in (*args, by_x, by_g)]
+        _by_blocks(_twice_rows, *flat, partials, centred)
+        (by_w,) = _added(partials, needs[1:2])
+    return tuple([a if need else None for a, need in zip((by_x, by_w, by_g), needs, strict=True)])
+
+
+def _vector(a: Any, x: Any, along: int, otherwise: float) -> Any:
+    """A weight; what stands for it where there is none."""
+    return np.full(x.shape[along], otherwise, x.dtype) if a is None else np.ascontiguousarray(a, x.dtype)
+
+
+def _partials(x: Any, count: int) -> Any:
+    return np.empty((count, -(-x.shape[1] // ROWS) if count else 0, x.shape[2]), x.dtype)
+
+
+def _added(partials: Any, needs: Any) -> list[Any]:
+    """The sums of the blocks."""
+    return [partials[k].sum(axis=0, dtype=np.float64).astype(partials.dtype) if need else None for k, need in enumerate(needs)]
+
+
+def _by_channels(run: Any, x: Any, *args: Any) -> None:
+    """``run`` over the channels of x, on several threads where there are enough elements.
+
+    They are counted by unsigned integers, for which Numba need not ask whether they are negative and count from the end.
+    """
+    count, of = x.shape[1], np.uint64
     if x.size < 2 * jit.LEAST:
         run(x, *args, of(0), of(count))
     else:
-        jit.split(lambda first, last: run(x, *args, of(first), of(last)), count, -(-jit.LEAST // x.shape[axis]))
+        jit.split(lambda first, last: run(x, *args, of(first), of(last)), count, -(-jit.LEAST * count // x.size))
+
+
+def _by_blocks(run: Any, x: Any, *args: Any) -> None:
+    """``run`` over the blocks of rows of x."""
+    blocks = -(-len(x) // ROWS)
+    if x.size < 2 * jit.LEAST:
+        run(x, *args, 0, blocks)
+    else:
+        jit.split(lambda first, last: run(x, *args, first, last), blocks, -(-jit.LEAST // (ROWS * x.shape[1])))

@@ -1,163 +1,232 @@
-"""Normalisation: h = (x - mean(x)) / sqrt(var(x) + eps) over some axes, and without the mean.
+"""Normalisation: y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over some axes, and without the mean.
 
-With r = 1 / sqrt(v + eps) the differential is dh = r (dx - mean(dx) - h mean(h dx)); without the mean its term is missing. This map is symmetric, so one
-operation, ``standardize_slope``, pulls cotangents back and pushes tangents forward, and it needs h and v alone: x is not kept.
+Three operations, each one kernel (:mod:`gpugrad.kernels.normalise`): forward, backward, and the backward of the backward. A Hessian is symmetric and the third is
+linear in the cotangents that it is given, so it is also what forward mode pushes: through the first operation as its derivative by g, through the second as those by x and weight.
+Its own derivatives are those of the formula, in plain operations.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from gpugrad import tape
 from gpugrad.kernels import normalise as kernels
-from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import sqrt
-from gpugrad.ops.fit import astype, broadcast_to, dtype_of, is_half, shape_of
+from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, general
-from gpugrad.ops.shape import as_array
-from gpugrad.tape import is_inexact, mark_mutated, plain
+from gpugrad.ops.shape import as_array, reshape
+from gpugrad.tape import Leaf, Tensor, is_inexact, mark_mutated, new_level, node_at, plain, pull_back, reduce_to
 
 __all__ = ["batch_norm", "layer_norm", "rms_norm"]
 
-Axes = tuple[int, ...]
+# ---------------------------------------------------------------------------------- how arrays lie
 
 
-def _as_matrix(x: Any, axes: Axes) -> tuple[Any, int]:
-    """x as a matrix whose columns (0) or rows (1) are what is normalised: a view where the axes are the first or the last ones."""
-    if x.ndim == 2 and len(axes) == 1:
-        return x, axes[0]
-    count = math.prod([x.shape[i] for i in axes])
-    if axes[-1] == x.ndim - 1 and axes[0] == x.ndim - len(axes):
-        return x.reshape(x.size // count if count else math.prod(x.shape[: axes[0]]), count), 1
-    others = [i for i in range(x.ndim) if i not in axes]
-    rest = math.prod([x.shape[i] for i in others])
-    return x.transpose([*axes, *others]).reshape(count, rest), 0
+def _cube(x: Any, trailing: int) -> Any:
+    """x as (outer, channels, inner): (1, rows, columns) where so many trailing axes are normalised, else (N, C, ...) with its channels."""
+    shape = x.shape
+    lead = len(shape) - trailing
+    cube = (1, math.prod(shape[:lead]), math.prod(shape[lead:])) if trailing else (*shape[:2], math.prod(shape[2:]))
+    return x if shape == cube else reshape(x, cube) if type(x) is Tensor else x.reshape(cube)
 
 
-def _as_before(y: Any, shape: tuple[int, ...], axes: Axes, axis: int) -> Any:
-    """The inverse of _as_matrix."""
-    if y.shape == shape:
-        return y
-    if axis == 1:
-        return y.reshape(shape)
-    order = [*axes, *[i for i in range(len(shape)) if i not in axes]]
-    return y.reshape([shape[i] for i in order]).transpose(np.argsort(order).tolist())
+def _flat(a: Any) -> Any:
+    """A weight as a vector."""
+    return a if a is None or len(a.shape) == 1 else reshape(a, (math.prod(a.shape),)) if type(a) is Tensor else a.reshape(-1)
 
 
-# ---------------------------------------------------------------------------------- the map of differentials
+def _ready(trailing: int, vectors: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Weights as vectors and arrays as cubes, all of one dtype: in second derivatives 16-bit floats and float32 meet."""
+    dtypes = {a.dtype for a in (*vectors, *arrays) if a is not None}
+    if len(dtypes) > 1:
+        dtype = functools.reduce(np.promote_types, dtypes)
+        vectors, arrays = ([a if a is None or a.dtype == dtype else a.astype(dtype) for a in group] for group in (vectors, arrays))
+    return [_flat(a) for a in vectors], [a if a is None else _cube(a, trailing) for a in arrays]
 
 
-def _slope_value(d: Any, h: Any, r: Any, *, axes: Axes, centred: bool) -> Any:
-    dtype = np.result_type(d.dtype, h.dtype) if d.dtype != h.dtype else d.dtype
-    matrix, axis = _as_matrix(d.astype(dtype, copy=False), axes)
-    y = kernels.slope(matrix, _as_matrix(h, axes)[0], r.reshape(-1), axis=axis, centred=centred)
-    return _as_before(y, d.shape, axes, axis)
+def _along(trailing: int) -> int:
+    return 2 if trailing else 1
 
 
-def _slope_in_h(c: Any, d: Any, h: Any, r: Any, axes: Axes) -> Any:
-    """The derivative of <c, slope(d, h, r)> by h."""
-    return -r * (c * reduce.mean(h * d, axis=axes, keepdims=True) + d * reduce.mean(h * c, axis=axes, keepdims=True))
+def _stats(x: Any, kept: Any, trailing: int, eps: float, centred: bool) -> Any:
+    """The moments that the forward pass left in ``kept``."""
+    return kept[0] if kept else kernels.standardize(_cube(x, trailing), along=_along(trailing), eps=eps, centred=centred)[1]
 
 
-def _slope_vjp(needs: Sequence[bool], c: Any, y: Any, d: Any, h: Any, r: Any, *, axes: Axes, centred: bool) -> list[Any]:
-    return [
-        slope(c, h, r, axes=axes, centred=centred) if needs[0] else None,
-        _slope_in_h(c, d, h, r, axes) if needs[1] else None,
-        reduce.sum(c * y, axis=axes, keepdims=True) / r if needs[2] else None,
-    ]
+def _shaped(found: Sequence[Any], like: Sequence[Any]) -> tuple[Any, ...]:
+    """Those that there are, in their shapes."""
+    return tuple([a if a.shape == shape else a.reshape(shape) for a, shape in zip(found, like, strict=True) if a is not None])
 
 
-def _slope_jvp(tangents: Sequence[Any], y: Any, d: Any, h: Any, r: Any, *, axes: Axes, centred: bool) -> Any:
-    t_d, t_h, t_r = tangents
-    parts = []
-    if t_d is not None:
-        parts.append(slope(t_d, h, r, axes=axes, centred=centred))
-    if t_h is not None:
-        parts.append(-r * (t_h * reduce.mean(h * d, axis=axes, keepdims=True) + h * reduce.mean(t_h * d, axis=axes, keepdims=True)))
-    if t_r is not None:
-        parts.append(y * (t_r / r))
-    return sum(parts[1:], parts[0])
+def _vector_shape(x: Any, trailing: int) -> tuple[int, ...]:
+    """Of a weight."""
+    return shape_of(x)[-trailing:] if trailing else shape_of(x)[1:2]
 
 
-slope = general(
-    "standardize_slope",
-    _slope_value,
-    _slope_vjp,
-    _slope_jvp,
+def _placed(needs: Sequence[bool], found: Sequence[Any]) -> list[Any]:
+    """With None in the places of those that are not needed."""
+    rest = iter(found)
+    return [next(rest) if need else None for need in needs]
+
+
+def _summed(*parts: Any) -> Any:
+    there = [p for p in parts if p is not None]
+    return sum(there[1:], there[0]) if there else None
+
+
+# ---------------------------------------------------------------------------------- the backward of the backward
+
+
+def _twice_value(x: Any, weight: Any, g: Any, c: Any, c_w: Any, c_b: Any, *, trailing: int, eps: float, centred: bool, needs: Any, kept: Any = None) -> Any:
+    shapes = [x.shape, _vector_shape(x, trailing), x.shape]
+    stats = _stats(x, kept, trailing, eps, centred)
+    (w, c_w, c_b), (x, g, c) = _ready(trailing, (weight, c_w, c_b), (x, g, c))
+    return _shaped(kernels.standardize_twice(x, stats, w, g, c, c_w, c_b, along=_along(trailing), centred=centred, needs=needs), shapes)
+
+
+def _twice_formula(x: Any, weight: Any, g: Any, c: Any, c_w: Any, c_b: Any, *, trailing: int, eps: float, centred: bool, needs: Any) -> tuple[Any, ...]:
+    """The same in plain operations. (16-bit floats have no third derivatives in one pass.)"""
+    wide = [a if a is None or not is_half(a.dtype) else astype(a, np.float32) for a in (x, weight, g, c, c_w, c_b)]
+    h, r = kernels.moments(_cube(wide[0], trailing), eps, centred)
+    w, c_w, c_b = (_flat(wide[i]) for i in (1, 4, 5))
+    g, c = (_cube(wide[i], trailing) for i in (2, 3))
+    found = kernels.pulled_back_twice(h, r, w, g, c, c_w, c_b, _along(trailing), centred)
+    shapes = shape_of(x), _vector_shape(x, trailing), shape_of(x)
+    return tuple([reshape(a, shape) for a, shape, need in zip(found, shapes, needs, strict=True) if need])
+
+
+def _twice_vjp(wanted: Sequence[bool], cotangents: Any, _y: Any, *args: Any, kept: Any = None, **params: Any) -> list[Any]:
+    args = (*args[:2], args[3] if args[2] is None else args[2], *args[3:])
+    with new_level() as level:
+        leaves = [Leaf(level, a) if want else None for want, a in zip(wanted, args, strict=True)]
+        found = _twice_formula(*[a if leaf is None else Tensor(a, leaf) for leaf, a in zip(leaves, args, strict=True)], **params)
+    pairs = [(node, reduce_to(c, node)) for y, c in zip(found, cotangents, strict=True) if c is not None and (node := node_at(level, y)) is not None]
+    grads = pull_back(pairs)
+    return [None if leaf is None else grads.get(leaf) for leaf in leaves]
+
+
+_SHAPES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+    (((4, 3), (3,), (4, 3)), {"trailing": 0, "centred": True}),
+    (((2, 3, 4), (3,), (2, 3, 4)), {"trailing": 0, "centred": True}),
+    (((2, 3, 2), (3, 2), (2, 3, 2)), {"trailing": 2, "centred": True}),
+    (((2, 4), (4,), (2, 4)), {"trailing": 1, "centred": False}),
+    (((2, 3), None, (2, 3)), {"trailing": 1, "centred": True}),
+]
+
+_twice = general(
+    "standardize_twice",
+    _twice_value,
+    _twice_vjp,
     samples=[
-        Sample((4, 3), (4, 3), (1, 3), domain=((-2.0, 2.0), (-2.0, 2.0), (0.3, 2.0)), axes=(0,), centred=True),
-        Sample((2, 3, 2), (2, 3, 2), (1, 3, 1), domain=((-2.0, 2.0), (-2.0, 2.0), (0.3, 2.0)), axes=(0, 2), centred=True),
-        Sample((2, 3), (2, 3), (2, 1), domain=((-2.0, 2.0), (-2.0, 2.0), (0.3, 2.0)), axes=(1,), centred=False),
+        Sample(*shapes, shapes[0], shapes[1], shapes[1], needs=needs, eps=0.1, **options)
+        for shapes, options in _SHAPES
+        for needs in ([(True, True, True), (False, False, True), (True, False, False)] if shapes[1] else [(True, False, True)])
     ],
-    doc="``r (d - mean(d) - h mean(h d))``, or without ``mean(d)`` where not centred: how a normalised h changes when its x changes by d.",
+    doc="The derivatives by x, weight and g of ``<c, dx> + <c_w, dw> + <c_b, db>``, of which standardize_backward gives dx, dw and db.",
 )
 
-# ---------------------------------------------------------------------------------- the normalised array and the moments
+# ---------------------------------------------------------------------------------- backward
 
 
-def _standardized(x: Any, *, axes: Axes, eps: float, centred: bool) -> tuple[Any, ...]:
+def _backward_value(x: Any, weight: Any, g: Any, *, trailing: int, eps: float, centred: bool, needs: Any, kept: Any = None) -> Any:
+    shapes = [x.shape, *[_vector_shape(x, trailing)] * 2]
+    stats = _stats(x, kept, trailing, eps, centred)
+    (w,), (x, g) = _ready(trailing, (weight,), (x, g))
+    return _shaped(kernels.standardize_backward(x, stats, w, g, along=_along(trailing), centred=centred, needs=needs), shapes)
+
+
+def _backward_vjp(wanted: Sequence[bool], cotangents: Any, _y: Any, x: Any, weight: Any, g: Any, *, needs: Any, **params: Any) -> list[Any]:
+    c, c_w, c_b = _placed(needs, cotangents)
+    wanted = (wanted[0], wanted[1] and weight is not None, wanted[2])
+    return _placed(wanted, _twice(x, weight, g, zeros_like(x) if c is None else c, c_w, c_b, needs=tuple(wanted), **params))
+
+
+def _backward_jvp(tangents: Any, _y: Any, x: Any, weight: Any, g: Any, *, needs: Any, **params: Any) -> list[Any]:
+    t_x, t_w, t_g = tangents
+    straight: list[Any] = [None] * 3 if t_g is None else _placed(needs, _backward(x, weight, t_g, needs=needs, **params))
+    bent: list[Any] = [None] * 3
+    curved = (needs[0], needs[1] and t_x is not None, False)
+    if (t_x is not None or t_w is not None) and any(curved):
+        bent = _placed(curved, _twice(x, weight, g, zeros_like(x) if t_x is None else t_x, t_w, None, needs=curved, **params))
+    return [_summed(a, b) for a, b, need in zip(straight, bent, needs, strict=True) if need]
+
+
+_backward = general(
+    "standardize_backward",
+    _backward_value,
+    _backward_vjp,
+    _backward_jvp,
+    samples=[
+        Sample(*shapes, needs=needs, eps=0.1, **options)
+        for shapes, options in _SHAPES
+        for needs in [(True, True, True), (True, False, False), (False, True, True)]
+    ],
+    doc="Of y = standardize(x, weight, bias) with the cotangent g those of x, weight and bias, as far as they are needed.",
+)
+
+# ---------------------------------------------------------------------------------- forward
+
+
+def _value(x: Any, weight: Any, bias: Any, *, trailing: int, eps: float, centred: bool, kept: Any = None) -> Any:
     if not is_inexact(x.dtype) or x.dtype.kind == "c":
         raise TypeError(f"normalisation: got {x.dtype}, expected real floats")
-    matrix, axis = _as_matrix(x, axes)
-    h, *moments = kernels.standardize(matrix, axis=axis, eps=eps, centred=centred)
-    shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
-    return (_as_before(h, x.shape, axes, axis), *[m.reshape(shape) for m in moments if m is not None])
+    y, stats = kernels.standardize(_cube(x, trailing), _flat(weight), _flat(bias), along=_along(trailing), eps=eps, centred=centred)
+    if kept is not None:
+        kept[:] = [stats]
+    return y if y.shape == x.shape else y.reshape(x.shape)
 
 
-def _standardize_vjp(needs: Sequence[bool], g: Any, y: Any, _x: Any, *, axes: Axes, eps: float, centred: bool) -> list[Any]:
-    h, moment = y[:2]
-    r = 1 / sqrt(moment + eps)
-    n = h.size // max(moment.size, 1) or 1
-    parts = [] if g[0] is None else [slope(g[0], h, r, axes=axes, centred=centred)]
-    if g[1] is not None:  # the derivative of mean(c^2) is 2 c / n, with c = h / r
-        parts.append(g[1] * (2 / n) / r * h)
-    if centred and g[2] is not None:
-        parts.append(broadcast_to(g[2] / n, shape_of(h)))
-    return [sum(parts[1:], parts[0])]
+def _vjp(needs: Sequence[bool], g: Any, _y: Any, x: Any, weight: Any, _bias: Any, **params: Any) -> list[Any]:
+    return _placed(needs, _backward(x, weight, g, needs=tuple(needs), **params))
 
 
-def _standardize_jvp(tangents: Sequence[Any], y: Any, _x: Any, *, axes: Axes, eps: float, centred: bool) -> list[Any]:
-    (t,) = tangents
-    h, moment = y[:2]
-    r = 1 / sqrt(moment + eps)
-    out = [slope(t, h, r, axes=axes, centred=centred), 2 / r * reduce.mean(h * t, axis=axes, keepdims=True)]
-    return [*out, reduce.mean(t, axis=axes, keepdims=True)] if centred else out
+def _jvp(tangents: Sequence[Any], _y: Any, x: Any, weight: Any, _bias: Any, **params: Any) -> Any:
+    t_x, t_w, t_b = tangents
+    return _twice(x, weight, None, zeros_like(x) if t_x is None else t_x, t_w, t_b, needs=(False, False, True), **params)[0]
 
 
 standardize = general(
     "standardize",
-    _standardized,
-    _standardize_vjp,
-    _standardize_jvp,
-    samples=[
-        Sample((4, 3), axes=(0,), eps=1e-2, centred=True),
-        Sample((2, 3, 4), axes=(0, 2), eps=1e-2, centred=True),
-        Sample((2, 3, 2), axes=(1, 2), eps=1e-2, centred=True),
-        Sample((2, 4), axes=(1,), eps=1e-2, centred=False),
-        Sample((0, 3), axes=(1,), eps=1e-2, centred=True),
-    ],
-    doc="""``h = (x - m) / sqrt(v + eps)``, the variance ``v = mean((x - m)^2)`` and the mean ``m`` over ``axes`` (non-negative, ascending), which stay with length 1.
+    _value,
+    _vjp,
+    _jvp,
+    samples=[Sample(*shapes[:2], shapes[1], eps=1e-2, **options) for shapes, options in [*_SHAPES, (((0, 3), (3,)), {"trailing": 1, "centred": True})]],
+    doc="""``(x - m) / sqrt(v + eps) * weight + bias`` with the mean m and the variance v over the last ``trailing`` axes, or over all but axis 1 where that is 0.
 
-    If not centred, ``h = x / sqrt(v + eps)`` and ``v = mean(x^2)``. 16-bit floats are computed in float32, and so are their moments.
+    If not centred, m is 0 and ``v = mean(x^2)``. 16-bit floats are computed in float32. The list ``kept``, one for each call, takes the moments to the later
+    operations (see :mod:`gpugrad.kernels.normalise`), which would else compute them anew; nothing else is kept but x and weight.
     """,
 )
+
+
+def _normalised(x: Any, weight: Any, bias: Any, trailing: int, eps: float, centred: bool, kept: list[Any]) -> Any:
+    """``standardize``; parameters of another dtype than x follow in operations of their own."""
+    if tape.caster is not None:  # before their dtypes are compared
+        x, weight, bias = tape.caster.cast(standardize, (x, weight, bias))
+    dtype = dtype_of(x)
+    if (weight is None or dtype_of(weight) == dtype) and (bias is None or dtype_of(bias) == dtype):
+        return standardize(x, weight, bias, trailing=trailing, eps=eps, centred=centred, kept=kept)
+    h = standardize(x, None, None, trailing=trailing, eps=eps, centred=centred, kept=kept)
+    return _scaled_and_shifted(h, weight, bias, shape_of(x)[-trailing:] if trailing else (-1, *[1] * (len(shape_of(x)) - 2)))
 
 
 # ---------------------------------------------------------------------------------- layers
 
 
 def _scaled_and_shifted(h: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> Any:
-    """h weight + bias, in the dtype of h."""
+    """h weight + bias, in operations of their own."""
     if weight is not None:
         h = h * (weight if shape_of(weight) == shape else weight.reshape(shape))
     return h if bias is None else h + (bias if shape_of(bias) == shape else bias.reshape(shape))
 
 
-def _trailing(name: str, x: Any, normalized_shape: int | Sequence[int], **params: Any) -> Axes:
-    """The axes that normalized_shape names, if it fits x and the parameters fit it."""
+def _trailing(name: str, x: Any, normalized_shape: int | Sequence[int], **params: Any) -> int:
+    """The number of axes that normalized_shape names, if it fits x and the parameters fit it."""
     expected = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
     got = shape_of(x)
     if not expected or got[-len(expected) :] != expected or len(got) < len(expected):
@@ -165,7 +234,7 @@ def _trailing(name: str, x: Any, normalized_shape: int | Sequence[int], **params
     for what, p in params.items():
         if p is not None and shape_of(p) != expected:
             raise ValueError(f"{name}: got {what} of shape {shape_of(p)}, expected {expected}")
-    return tuple(range(len(got) - len(expected), len(got)))
+    return len(expected)
 
 
 def layer_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
@@ -176,9 +245,8 @@ def layer_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None
         ValueError: x does not end in that shape, or weight or bias does not have it.
         TypeError: x is not of real floats.
     """
-    axes = _trailing("layer_norm", x, normalized_shape, weight=weight, bias=bias)
-    h = standardize(as_array(x), axes=axes, eps=eps, centred=True)[0]
-    return _scaled_and_shifted(h, weight, bias, shape_of(x)[axes[0] :])
+    trailing = _trailing("layer_norm", x, normalized_shape, weight=weight, bias=bias)
+    return _normalised(as_array(x), weight, bias, trailing, eps, True, [])
 
 
 def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
@@ -189,12 +257,11 @@ def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, 
         ValueError: x does not end in that shape, or weight does not have it.
         TypeError: x is not of real floats.
     """
-    axes = _trailing("rms_norm", x, normalized_shape, weight=weight)
+    trailing = _trailing("rms_norm", x, normalized_shape, weight=weight)
     x = as_array(x)
     if eps is None:
         eps = float(np.finfo(np.float64 if x.dtype.itemsize == 8 else np.float32).eps)
-    h = standardize(x, axes=axes, eps=eps, centred=False)[0]
-    return _scaled_and_shifted(h, weight, None, shape_of(x)[axes[0] :])
+    return _normalised(x, weight, None, trailing, eps, False, [])
 
 
 def batch_norm(
@@ -224,10 +291,14 @@ def batch_norm(
         count = shape[0] * math.prod(shape[2:])
         if count < 2:
             raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got input of shape {shape}")
-        h, var, mean = standardize(as_array(x), axes=(0, *range(2, len(shape))), eps=eps, centred=True)
-        for running, new, factor in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
-            if running is not None:
-                _update(plain(running), plain(new).reshape(shape[1]) * factor, momentum)
+        kept: list[Any] = []
+        y = _normalised(as_array(x), weight, bias, 0, eps, True, kept)
+        if running_mean is not None or running_var is not None:
+            m, drift, _, v = kept[0]
+            for running, new in ((running_mean, m + drift), (running_var, v * (count / (count - 1)))):
+                if running is not None:
+                    _update(plain(running), new, momentum)
+        return y
     else:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: expected running_mean and running_var in evaluation, got None; with training=True those of x are taken")

@@ -6,52 +6,104 @@ from derivatives import check
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
-from gpugrad import nn
+from gpugrad import kernels, nn
+from gpugrad.cuda import emulator
 from gpugrad.nn import functional as F  # noqa: N812
-from gpugrad.ops.normalise import slope, standardize
+from gpugrad.ops.normalise import standardize
 from gpugrad.testing import check_grads
 
 RNG = np.random.default_rng(0)
 
 
-def by_hand(x, axes, eps, centred=True):
+def by_hand(x, w, b, trailing, eps, centred=True):
     """The definition, in operations of which each has a rule of its own."""
+    axes = tuple(range(x.ndim - trailing, x.ndim)) if trailing else (0, *range(2, x.ndim))
     m = gg.mean(x, axis=axes, keepdims=True) if centred else 0.0
-    v = gg.mean((x - m) ** 2, axis=axes, keepdims=True)
-    return (x - m) / gg.sqrt(v + eps), v, m
+    h = (x - m) / gg.sqrt(gg.mean((x - m) ** 2, axis=axes, keepdims=True) + eps)
+    shape = w.shape if trailing else (-1, *[1] * (x.ndim - 2))
+    return h * w.reshape(shape) + b.reshape(shape)
 
 
-CASES = [((5, 3), (0,), True), ((4, 3, 2), (0, 2), True), ((3, 4), (1,), True), ((2, 3, 4), (1, 2), True), ((3, 5), (1,), False), ((2, 2, 3), (2,), False)]
-every_case = pytest.mark.parametrize(("shape", "axes", "centred"), CASES)
+CASES = [((5, 3), 0, True), ((4, 3, 2), 0, True), ((3, 4), 1, True), ((2, 3, 4), 2, True), ((3, 5), 1, False), ((2, 2, 3), 1, False), ((4, 3), 0, False)]
+every_case = pytest.mark.parametrize(("shape", "trailing", "centred"), CASES)
+every_twin = pytest.mark.parametrize(
+    "twin", ["reference", "cpu", pytest.param("cuda", marks=pytest.mark.skipif(not emulator.is_available(), reason="needs g++"))]
+)
+
+
+def arguments(shape, trailing):
+    of_weight = shape[-trailing:] if trailing else shape[1:2]
+    return RNG.normal(1.5, 2, shape), RNG.normal(size=of_weight), RNG.normal(size=of_weight)
+
+
+@every_twin
+@every_case
+def test_values_and_derivatives_are_those_of_the_definition(shape, trailing, centred, twin):
+    """In x, weight and bias together, to second order and in every nesting."""
+    args = list(arguments(shape, trailing))
+    fused = lambda x, w, b: standardize(x, w, b, trailing=trailing, eps=0.1, centred=centred)
+    plain = lambda x, w, b: by_hand(x, w, b, trailing, 0.1, centred)
+    c = RNG.normal(size=shape)
+    scalar = lambda f: lambda args: gg.sum(c * gg.sin(f(*args)))
+    t = [RNG.normal(size=a.shape) for a in args]
+    with kernels.use(twin):
+        assert_allclose(fused(*args), plain(*args), rtol=1e-12, atol=1e-13)
+        check(fused, *args)
+        for a, b in zip(gg.grad(scalar(fused))(args), gg.grad(scalar(plain))(args), strict=True):
+            assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+        for mode in ("forward-over-reverse", "reverse-over-reverse"):
+            for a, b in zip(gg.hvp(scalar(fused), args, t, mode=mode), gg.hvp(scalar(plain), args, t, mode=mode), strict=True):
+                assert_allclose(a, b, rtol=1e-10, atol=1e-11)
+        forward = lambda f: gg.jvp(lambda args: gg.jvp(scalar(f), (args,), (t,))[1], (args,), (t,))[1]
+        assert_allclose(forward(fused), forward(plain), rtol=1e-10, atol=1e-11)
 
 
 @every_case
-def test_values_and_derivatives_are_those_of_the_definition(shape, axes, centred):
-    """All outputs at once: the normalised array, the variance and the mean, each with a cotangent of its own, to second order and in every nesting."""
-    x = RNG.normal(1.5, 2, shape)
-    fused = lambda x: standardize(x, axes=axes, eps=0.1, centred=centred)
-    plain = lambda x: by_hand(x, axes, 0.1, centred)[: 3 if centred else 2]
-    for a, b in zip(fused(x), plain(x), strict=True):
-        assert_allclose(a, b, rtol=1e-13)
-    check(fused, x)
-    ws = [RNG.normal(size=np.shape(y)) for y in plain(x)]
-    t = RNG.normal(size=shape)
-    scalar = lambda f: lambda x: sum(gg.sum(w * gg.sin(y)) for w, y in zip(ws, f(x), strict=True))
-    assert_allclose(gg.grad(scalar(fused))(x), gg.grad(scalar(plain))(x), rtol=1e-11, atol=1e-13)
-    for mode in ("forward-over-reverse", "reverse-over-reverse"):
-        assert_allclose(gg.hvp(scalar(fused), x, t, mode=mode), gg.hvp(scalar(plain), x, t, mode=mode), rtol=1e-10, atol=1e-12)
+def test_third_and_fourth_derivatives(shape, trailing, centred):
+    """By all of reverse over reverse over reverse, forward over it, and forward thrice, against the definition."""
+    args = arguments(shape, trailing)
+    t = tuple(RNG.normal(size=a.shape) for a in args)
+
+    def third(f):
+        first = lambda args: gg.sum(gg.sin(f(*args)))
+        along = lambda f: lambda args: gg.jvp(f, (args,), (t,))[1]
+        dot = lambda f: lambda args: sum(gg.sum(a * b) for a, b in zip(gg.grad(f)(args), t, strict=True))
+        return [
+            *[o(p(q(first)))(args) for o, p, q in ((dot, dot, dot), (along, dot, dot), (dot, along, dot), (dot, dot, along), (along, along, along))],
+            dot(dot(dot(dot(first))))(args),
+        ]
+
+    fused = third(lambda x, w, b: standardize(x, w, b, trailing=trailing, eps=0.1, centred=centred))
+    assert_allclose(fused, third(lambda x, w, b: by_hand(x, w, b, trailing, 0.1, centred)), rtol=1e-8)
+    assert_allclose(fused[:5], fused[0], rtol=1e-8)
 
 
 @every_case
-def test_the_jacobian_is_symmetric_and_kills_shifts_and_scales(shape, axes, centred):
-    """Adding a constant to a group (and, for eps = 0, multiplying it) does not change h."""
+def test_the_jacobian_is_symmetric_and_kills_shifts_and_scales(shape, trailing, centred):
+    """Adding a constant to a channel (and, for eps = 0, multiplying it) does not change h."""
     x = RNG.normal(size=shape)
-    h = lambda x: standardize(x, axes=axes, eps=0.0, centred=centred)[0]
+    h = lambda x: standardize(x, None, None, trailing=trailing, eps=0.0, centred=centred)
     jacobian = gg.jacobian(h)(x).reshape(x.size, x.size)
     assert_allclose(jacobian, jacobian.T, rtol=1e-12, atol=1e-13)
     assert_allclose(jacobian @ x.ravel(), 0, atol=1e-12)
     if centred:
         assert_allclose(jacobian @ np.ones(x.size), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tracked", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)])
+@pytest.mark.parametrize("trailing", [0, 1])
+def test_any_of_the_arguments_alone(tracked, trailing):
+    """To second order; a weight that is not tracked gets no gradient computed."""
+    args = arguments((5, 3), trailing)
+    chosen = [i for i, need in enumerate(tracked) if need]
+
+    def of(f):
+        return lambda *some: gg.sin(f(*[some[chosen.index(i)] if i in chosen else a for i, a in enumerate(args)]))
+
+    some = [args[i] for i in chosen]
+    fused = of(lambda x, w, b: standardize(x, w, b, trailing=trailing, eps=0.1, centred=True))
+    check(fused, *some)
+    check_grads(fused, tuple(some), order=2)
 
 
 def test_layer_norm_is_its_formula():
@@ -98,12 +150,10 @@ def test_16_bits_are_computed_in_float32(dtype, size):
     """A sum of squares of 300 overflows float16 after two of them."""
     dtype = np.dtype(dtype) if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
     x = RNG.normal(100, 300, (4, size)).astype(dtype)
-    h, v, m = standardize(x, axes=(1,), eps=1e-5, centred=True)
+    h = F.layer_norm(x, size)
     assert h.dtype == dtype
-    assert v.dtype == m.dtype == np.float32
     wide = x.astype(np.float64)
     eps = float(np.asarray(2.0**-10 if dtype == np.float16 else 2.0**-7))
-    assert_allclose(v.ravel(), wide.var(1), rtol=1e-5)
     assert_allclose(h.astype(float), (wide - wide.mean(1, keepdims=True)) / wide.std(1, keepdims=True), rtol=eps, atol=eps)
     g = gg.grad(lambda x: gg.sum(gg.sin(gg.astype(F.layer_norm(x, size), np.float32))))(x)
     expected = gg.grad(lambda x: gg.sum(gg.sin(F.layer_norm(x, size))))(wide)
@@ -112,15 +162,15 @@ def test_16_bits_are_computed_in_float32(dtype, size):
 
 
 def test_float32_stays_float32_and_devices_agree(put):
-    x = put(RNG.normal(size=(40, 70)).astype(np.float32))
-    for axes in ((0,), (1,)):
-        y, back = gg.vjp(lambda x, axes=axes: standardize(x, axes=axes, eps=1e-5, centred=True)[0], x)
-        (g,) = back(y * y)
-        assert y.dtype == g.dtype == np.float32
-        host = np.asarray(x.get() if hasattr(x, "get") else x, np.float64)
-        expected, expected_back = gg.vjp(lambda x, axes=axes: by_hand(x, axes, 1e-5)[0], host)
-        for got, want in ((y, expected), (g, expected_back(expected * expected)[0])):
-            assert_allclose(got.get() if hasattr(got, "get") else got, want, rtol=1e-4, atol=1e-5)
+    x, w, b = (put(a.astype(np.float32)) for a in (RNG.normal(size=(40, 70)), RNG.normal(size=70), RNG.normal(size=70)))
+    host = lambda a: np.asarray(a.get() if hasattr(a, "get") else a, np.float64)
+    for trailing in (0, 1):
+        y, back = gg.vjp(lambda *args, trailing=trailing: standardize(*args, trailing=trailing, eps=1e-5, centred=True), x, w, b)
+        grads = back(y * y)
+        assert all(a.dtype == np.float32 for a in (y, *grads))
+        expected, expected_back = gg.vjp(lambda *args, trailing=trailing: by_hand(*args, trailing, 1e-5), *map(host, (x, w, b)))
+        for got, want in zip((y, *grads), (expected, *expected_back(expected * expected)), strict=True):
+            assert_allclose(host(got), want, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.filterwarnings("error")
@@ -135,12 +185,31 @@ def test_empty_batches_and_constant_rows():
     assert np.isnan(F.layer_norm(np.ones((1, 4)), 4, eps=0.0)).all()
 
 
-def test_the_slope_in_16_bits_beside_float32():
-    """In a second derivative the two meet."""
-    d, h, r = RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4)), np.full((3, 1), 0.5)
-    y = slope(d.astype(np.float32), h.astype(np.float16), r.astype(np.float32), axes=(1,), centred=True)
-    assert y.dtype == np.float32
-    assert_allclose(y, slope(d, h, r, axes=(1,), centred=True), rtol=1e-2, atol=1e-3)
+@pytest.mark.parametrize("dtypes", [("float16", "float32"), ("float32", "float64"), ("float32", "float16"), ("float64", "float32")])
+def test_parameters_of_another_dtype(dtypes):
+    """What NumPy makes of the two; each gradient has the dtype of what it belongs to."""
+    x, w, b = RNG.normal(size=(6, 5)).astype(dtypes[0]), *RNG.normal(size=(2, 5)).astype(dtypes[1])
+    for f in (lambda x, w, b: F.layer_norm(x, 5, w, b, 0.1), lambda x, w, b: F.batch_norm(x, None, None, w, b, True, eps=0.1)):
+        y, back = gg.vjp(f, x, w, b)
+        assert y.dtype == np.result_type(*dtypes)
+        expected, wide_back = gg.vjp(f, *(a.astype(float) for a in (x, w, b)))
+        assert_allclose(y.astype(float), expected, rtol=1e-2, atol=1e-2)
+        for g, a, want in zip(back(y), (x, w, b), wide_back(expected), strict=True):
+            assert g.dtype == a.dtype
+            assert_allclose(g.astype(float), want, rtol=2e-2, atol=2e-2)
+
+
+def test_second_derivatives_in_16_bits():
+    """In which 16-bit floats and float32 meet, and third ones, which are computed in float32."""
+    x, t = RNG.normal(size=(2, 4, 6)).astype(np.float16)
+    f = lambda x: gg.sum(gg.sin(gg.astype(F.layer_norm(x, 6, eps=0.1), np.float32)))
+    for mode in ("forward-over-reverse", "reverse-over-reverse"):
+        product, expected = gg.hvp(f, x, t, mode=mode), gg.hvp(f, x.astype(float), t.astype(float), mode=mode)
+        assert product.dtype == np.float16
+        assert_allclose(product.astype(float), expected, rtol=2e-2, atol=1e-2)
+    third = gg.grad(lambda x: gg.sum(gg.grad(lambda x: gg.sum(gg.grad(f)(x) * t))(x) * t))(x)
+    wide = gg.grad(lambda x: gg.sum(gg.grad(lambda x: gg.sum(gg.grad(f)(x) * t))(x) * t))(x.astype(float))
+    assert_allclose(third.astype(float), wide, rtol=5e-2, atol=5e-2)
 
 
 def test_errors():
@@ -163,17 +232,44 @@ def test_errors():
             F.layer_norm(np.ones((2, 3), dtype), 3)
 
 
-def test_the_tape_keeps_h_and_not_x():
-    x = gg.tensor(RNG.normal(size=(4, 3)), requires_grad=True)
-    h = standardize(x, axes=(0,), eps=0.1, centred=True)[0]
-    (call,) = h.node.parents
-    assert call.vals == [None]
-    assert call.y[0] is h.value
+def test_the_tape_keeps_x_and_the_weight_and_four_numbers_for_each_channel():
+    x, w, b = (gg.tensor(a, requires_grad=True) for a in arguments((4, 3), 1))
+    y = F.layer_norm(x, 3, w, b)
+    assert [v is not None and v is t.value for v, t in zip(y.node.vals, (x, w, b), strict=True)] == [True, True, False]
+    assert y.node.y is None
+    (stats,) = y.node.params["kept"]
+    assert stats.shape == (4, 4)
 
 
-def test_third_derivatives():
-    x = RNG.normal(size=(3, 2))
-    check_grads(lambda x: gg.sin(standardize(x, axes=(0,), eps=0.1, centred=True)[0]), (x,), order=3)
+def test_twice_the_same_call_on_other_numbers():
+    """Each call keeps the moments of its own."""
+    a, b = (gg.tensor(RNG.normal(size=(4, 3)), requires_grad=True) for _ in range(2))
+    ya, yb = F.layer_norm(a, 3), F.layer_norm(b, 3)
+    gg.sum(gg.sin(ya) + gg.sin(yb)).backward()
+    for leaf in (a, b):
+        assert_allclose(leaf.grad.numpy(), gg.grad(lambda x: gg.sum(gg.sin(F.layer_norm(x, 3))))(leaf.numpy()), rtol=1e-13)
+
+
+@pytest.mark.parametrize("function", ["layer_norm", "batch_norm", "rms_norm"])
+@pytest.mark.parametrize("shape", [(37, 65), (9, 65, 11)])
+def test_pytorch(function, shape):
+    torch = pytest.importorskip("torch")
+    x, w, b, g = (RNG.normal(2, 1, s).astype(np.float32) for s in (shape, shape[1:2], shape[1:2], shape))
+    if function != "batch_norm":
+        w, b = (RNG.normal(size=shape[-1]).astype(np.float32) for _ in range(2))
+    given = (x, w) if function == "rms_norm" else (x, w, b)
+    call = {
+        "layer_norm": lambda f: lambda *args: f.layer_norm(args[0], shape[-1:], *args[1:]),
+        "rms_norm": lambda f: lambda *args: f.rms_norm(args[0], shape[-1:], args[1], 1e-5),
+        "batch_norm": lambda f: lambda *args: f.batch_norm(args[0], None, None, *args[1:], True),
+    }[function]
+    theirs = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in given]
+    y = call(torch.nn.functional)(*theirs)
+    y.backward(torch.tensor(g, dtype=torch.float64))
+    ours, back = gg.vjp(call(F), *given)
+    for a, e in zip((ours, *back(g)), (y, *[t.grad for t in theirs]), strict=True):
+        e = e.detach().numpy()
+        assert_allclose(a, e, rtol=1e-5, atol=3e-6 * np.abs(e).max())
 
 
 def test_normalised_layers_in_a_net():
