@@ -16,6 +16,7 @@ from gpugrad.kernels.elementary_cpu import exp, log1p
 from gpugrad.kernels.rows_cpu import BITS, BLOCK, PIECE, exp_in_place, exp_into, largest, total
 
 _HALF, _LOG_HALF = 0.5, float(np.log(0.5))
+_FEW = 64  # rows of a block: if there are more, they are short
 _NARROW = 16  # columns: fewer are copied to rows, for a strip of them fills no vector
 
 
@@ -29,18 +30,36 @@ def _subtract(x, i, m, z, k):  # type: ignore[no-untyped-def]
         z[k, j] = 0 if x[i, j] == m else x[i, j] - m
 
 
+@jit.summing
+def _exps(x, i, m, y):  # type: ignore[no-untyped-def]
+    """Into y exp(x - m); the sum."""
+    total = 0.0
+    for j in range(x.shape[1]):
+        e = exp(x.dtype.type(0) if x[i, j] == m else x[i, j] - m)
+        y[i, j] = e
+        total += e
+    return total
+
+
 @jit.compiled
 def _softmax_rows(x, bits, scale, m, maxima, y, start, stop):  # type: ignore[no-untyped-def]
     n = x.shape[1]
     many = max(1, BLOCK // n)
+    totals = np.empty(many)
     for first in range(start, stop, many):
         last = min(first + many, stop)
         for i in range(first, last):
             maxima[i] = largest(bits, i)  # which m reads as a float
-            _subtract(x, i, m[i], y, i)
-        exp_in_place(y[first:last].reshape(-1))
+            if many <= _FEW:
+                totals[i - first] = _exps(x, i, m[i], y)
+            else:
+                _subtract(x, i, m[i], y, i)
+        if many > _FEW:  # short rows are one loop: alone they do not fill vectors
+            exp_in_place(y[first:last].reshape(-1))
+            for i in range(first, last):
+                totals[i - first] = total(y, i)
         for i in range(first, last):
-            t = total(y, i)
+            t = totals[i - first]
             s = np.float64(scale[i]) if scale.size else 1.0
             f = y.dtype.type(s * (0 * t) if m[i] == -np.inf else s / t)
             for j in range(n):
@@ -114,7 +133,7 @@ def logsumexp(x: Any) -> Any:
     if not _as_rows(x):
         return columns.logarithms(x, False)
     a = _rows(x)
-    return _logarithms(a, a[:0]).reshape(x.shape[0], x.shape[2])
+    return _logarithms(a, np.empty((0, a.shape[1]), a.dtype)).reshape(x.shape[0], x.shape[2])
 
 
 def _logarithms(a: Any, y: Any) -> Any:
@@ -264,7 +283,7 @@ def _curvature(c: Any, g: Any, y: Any, run: Any, log: bool) -> Any:
         return columns.curvature(c, g, y, log)
     rows = _rows(c)
     of_g, of_y = np.empty(rows.shape, rows.dtype), np.empty(rows.shape if g is not None else (0, rows.shape[1]), rows.dtype)
-    _shared(run, rows, rows[:0] if g is None else _rows(g), _rows(y), of_g, of_y)
+    _shared(run, rows, of_y if g is None else _rows(g), _rows(y), of_g, of_y)
     return _lines(of_g, c.shape), None if g is None else _lines(of_y, c.shape)
 
 
