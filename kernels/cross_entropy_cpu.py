@@ -12,12 +12,10 @@ import numpy as np
 
 from gpugrad import jit
 from gpugrad.kernels.cross_entropy import check
-from gpugrad.kernels.elementary_cpu import exp, log1p
+from gpugrad.kernels.elementary_cpu import log1p
+from gpugrad.kernels.rows_cpu import BITS, BLOCK, PIECE, exp_in_place, largest, row_sum
 
-_BLOCK = 4096  # elements: 16 or 32 KB
-_PIECE = 1 << 16  # elements that a thread takes at least
 _NO_LABELS = np.zeros(0, np.int64)
-_BITS: dict[str, Any] = {"f": np.dtype(np.int32), "d": np.dtype(np.int64)}
 
 
 def cross_entropy(
@@ -47,16 +45,16 @@ def cross_entropy(
     divisor = divisor if reduction == "mean" else 1.0
     losses, residual = np.empty(n, dtype), np.empty_like(x) if with_residual else empty
     scale = 1 / divisor if divisor else np.inf
-    bits = _BITS[dtype.char]
+    bits = BITS[dtype.char]
     numbers = dtype.type(1 - smoothing), dtype.type(smoothing / classes), ignore_index, scale
 
     def rows(start: int, stop: int) -> None:
         _rows(x, x.view(bits), labels, t, w, *numbers, losses, losses.view(bits), residual, start, stop)
 
-    if n * classes < 2 * _PIECE:
+    if n * classes < 2 * PIECE:
         rows(0, n)
     else:
-        jit.split(rows, n, max(1, _PIECE // classes))
+        jit.split(rows, n, max(1, PIECE // classes))
     if reduction != "none":
         losses = dtype.type(_mean(losses[None], np.float64(divisor)))
     return losses, residual if with_residual else None
@@ -75,8 +73,6 @@ def _count(labels, weight, classes, ignore_index):  # type: ignore[no-untyped-de
     return -1, total
 
 
-# Rows are taken by number: an array of one row's own would be counted (incref, decref) each time, at the cost of ten elements.
-
 _Q, _TERMS = 0, 1  # rows of scratch
 
 
@@ -84,7 +80,7 @@ _Q, _TERMS = 0, 1  # rows of scratch
 def _rows(x, bits, labels, probabilities, weight, keep, spread, ignore_index, scale, losses, maxima, residual, start, stop):  # type: ignore[no-untyped-def]
     """losses[i] and residual[i] for the rows from start to stop. q_c = weight_c (keep t_c + spread); no weights are ones."""
     classes = x.shape[1]
-    many = max(1, min(_BLOCK // classes, stop - start))
+    many = max(1, min(BLOCK // classes, stop - start))
     memory = np.empty((0 if residual.size else many, classes), x.dtype)
     factors, arguments = np.empty(many), np.empty(many)  # loss = cost + factor log1p(argument): a loop over the block, because alone log1p is slow
     plain = probabilities.size == 0 and spread == 0
@@ -94,7 +90,7 @@ def _rows(x, bits, labels, probabilities, weight, keep, spread, ignore_index, sc
         count = min(many, stop - first)
         z = residual[first : first + count] if residual.size else memory[:count]
         _subtract_maxima(x, bits, first, losses, maxima, z)
-        _exp(z.reshape(-1))
+        exp_in_place(z.reshape(-1))
         if plain:
             _by_label(x, first, labels, w, ignore_index, scale, z, losses, factors, arguments)
         else:
@@ -106,16 +102,10 @@ def _rows(x, bits, labels, probabilities, weight, keep, spread, ignore_index, sc
 def _subtract_maxima(x, bits, first, losses, maxima, z):  # type: ignore[no-untyped-def]
     for k in range(z.shape[0]):
         i = first + k
-        maxima[i] = _maximum(bits, i)  # which losses reads as a float
+        maxima[i] = largest(bits, i)  # which losses reads as a float
         m = losses[i]
         for c in range(z.shape[1]):
             z[k, c] = x[i, c] - m
-
-
-@jit.inlined
-def _exp(a):  # type: ignore[no-untyped-def]
-    for j in range(a.size):
-        a[j] = exp(a[j])
 
 
 @jit.inlined
@@ -135,7 +125,7 @@ def _by_label(x, first, labels, weight, ignore_index, scale, e, losses, factors,
         q = 0.0 if ignored else np.float64(weight[label]) if weight.size else 1.0
         own = np.float64(e[k, label])
         e[k, label] = 0
-        others = _sum(e, k)
+        others = row_sum(e, k)
         f = scale * q / (others + own)
         g = e.dtype.type(f)
         for c in range(classes):
@@ -173,13 +163,13 @@ def _by_targets(x, first, labels, probabilities, w, keep, spread, ignore_index, 
             q = scratch[_Q, c]
             term = q * (m - x[i, c])
             scratch[_TERMS, c] = q if q == 0 else term
-        total, cost = _sum(scratch, _Q), _sum(scratch, _TERMS)
-        rest, top, near = _sum(e, k) - 1, 0, False
+        total, cost = row_sum(scratch, _Q), row_sum(scratch, _TERMS)
+        rest, top, near = row_sum(e, k) - 1, 0, False
         if not rest >= 1:  # one class has more than half of p; or there is a nan
             while top < classes - 1 and x[i, top] != m:
                 top += 1
             e[k, top] = 0
-            rest = _sum(e, k) + (m - m)  # nan of an infinite m
+            rest = row_sum(e, k) + (m - m)  # nan of an infinite m
             e[k, top] = 1
             near = total / (1 + rest) + scratch[_Q, top] > total
         f, s = e.dtype.type(scale * total / (1 + rest)), e.dtype.type(scale)
@@ -187,34 +177,12 @@ def _by_targets(x, first, labels, probabilities, w, keep, spread, ignore_index, 
             e[k, c] = f * e[k, c] - s * scratch[_Q, c]
         if near:
             scratch[_Q, top] = 0
-            e[k, top] = scale * (_sum(scratch, _Q) - total * (rest / (1 + rest)))
+            e[k, top] = scale * (row_sum(scratch, _Q) - total * (rest / (1 + rest)))
         losses[i] = cost
         factors[k] = total
         arguments[k] = rest
 
 
-@jit.summing
-def _sum(a, k):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for c in range(a.shape[1]):
-        total += a[k, c]
-    return total
-
-
 @jit.compiled
 def _mean(losses, divisor):  # type: ignore[no-untyped-def]
-    return _sum(losses, 0) / divisor
-
-
-@jit.inlined
-def _maximum(bits, i):  # type: ignore[no-untyped-def]
-    """The bits of the largest float of a row; nan may count as large or as small.
-
-    Read as integers floats are in order, once all bits but the sign are flipped in the negative ones. A maximum of integers vectorises, one of floats not.
-    """
-    sign = 8 * bits.itemsize - 1
-    flip = (1 << sign) - 1
-    m = -flip - 1
-    for c in range(bits.shape[1]):
-        m = max(m, bits[i, c] ^ ((bits[i, c] >> sign) & flip))
-    return m ^ ((m >> sign) & flip)
+    return row_sum(losses, 0) / divisor

@@ -48,7 +48,7 @@ def exp_into(a, e):  # type: ignore[no-untyped-def]
 
 
 @jit.summing
-def total(a, i):  # type: ignore[no-untyped-def]
+def row_sum(a, i):  # type: ignore[no-untyped-def]
     """The sum of a row, in float64."""
     total = 0.0
     for c in range(a.shape[1]):

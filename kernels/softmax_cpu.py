@@ -13,7 +13,7 @@ import numpy as np
 from gpugrad import jit
 from gpugrad.kernels import softmax_columns_cpu as columns
 from gpugrad.kernels.elementary_cpu import exp, log1p
-from gpugrad.kernels.rows_cpu import BITS, BLOCK, PIECE, exp_in_place, exp_into, largest, total
+from gpugrad.kernels.rows_cpu import BITS, BLOCK, PIECE, exp_in_place, exp_into, largest, row_sum
 
 _HALF, _LOG_HALF = 0.5, float(np.log(0.5))
 _FEW = 64  # rows of a block: if there are more, they are short
@@ -57,7 +57,7 @@ def _softmax_rows(x, bits, scale, m, maxima, y, start, stop):  # type: ignore[no
         if many > _FEW:  # short rows are one loop: alone they do not fill vectors
             exp_in_place(y[first:last].reshape(-1))
             for i in range(first, last):
-                totals[i - first] = total(y, i)
+                totals[i - first] = row_sum(y, i)
         for i in range(first, last):
             t = totals[i - first]
             s = np.float64(scale[i]) if scale.size else 1.0
@@ -69,13 +69,13 @@ def _softmax_rows(x, bits, scale, m, maxima, y, start, stop):  # type: ignore[no
 @jit.inlined
 def _rest(e, z, k):  # type: ignore[no-untyped-def]
     """The sum of e over all elements but one of the largest, whose e is 1 and z is 0. Where the rest is small beside the 1 it is summed without it."""
-    r = total(e, k) - 1
+    r = row_sum(e, k) - 1
     if not r >= 1:
         top = 0
         while top < e.shape[1] - 1 and z[k, top] != 0:
             top += 1
         e[k, top] = 0
-        r = total(e, k)
+        r = row_sum(e, k)
     return r
 
 
@@ -186,19 +186,19 @@ def _softmax_slope_rows(g, y, d, start, stop):  # type: ignore[no-untyped-def]
             d[i, j] = y[i, j] * ((g[i, j] - a) - s)
         if top >= 0:
             d[i, top] = 0
-            d[i, top] = -total(d, i)
+            d[i, top] = -row_sum(d, i)
 
 
 @jit.compiled
 def _log_softmax_slope_rows(g, y, d, start, stop):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
-        s, above = g.dtype.type(total(g, i)), _above(y, i, _LOG_HALF)
+        s, above = g.dtype.type(row_sum(g, i)), _above(y, i, _LOG_HALF)
         for j in range(y.shape[1]):
             d[i, j] = g[i, j] - exp(y[i, j]) * s
         if above:
             top = _dominant(y, i, _LOG_HALF)
             d[i, top] = 0
-            d[i, top] = -total(d, i)
+            d[i, top] = -row_sum(d, i)
 
 
 def softmax_slope(g: Any, y: Any) -> Any:
@@ -243,7 +243,7 @@ def _softmax_curvature_rows(c, g, y, of_g, of_y, start, stop):  # type: ignore[n
             of_y[i, j] = w * (u - s) - u * t
         if top >= 0:
             of_g[i, top] = 0
-            of_g[i, top] = -total(of_g, i)
+            of_g[i, top] = -row_sum(of_g, i)
 
 
 @jit.compiled
@@ -260,7 +260,7 @@ def _log_softmax_curvature_rows(c, g, y, of_g, of_y, start, stop):  # type: igno
             t, _ = _product(p, c, i, b, _HALF)
             s = c.dtype.type(t)
             if of_y.size:
-                sum_g = g.dtype.type(total(g, i))
+                sum_g = g.dtype.type(row_sum(g, i))
                 for j in range(n):
                     of_y[i, j] = -(of_y[i, j] * (c[i, j] - b)) * sum_g
             for j in range(n):

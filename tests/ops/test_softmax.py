@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import gpugrad as gg
 from gpugrad import kernels
 from gpugrad.cuda import emulator
-from gpugrad.nn import functional as F
 from gpugrad.testing import check_grads
 
+F = gg.nn.functional
 TWINS = ["reference", "cpu", pytest.param("cuda", marks=pytest.mark.skipif(not emulator.is_available(), reason="needs g++"))]
 every_twin = pytest.mark.parametrize("twin", TWINS)
 RNG = np.random.default_rng(0)
