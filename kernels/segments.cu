@@ -12,13 +12,22 @@
 // window to its last, and a window has but one run that it shares with the one before and one with the one after, so partial sums have fixed places. No atomics, and nothing that
 // the host would have to wait for: the number of segments is never known there.
 //
-// Sums are made in double: there is one addition for each number that is read, which costs less than reading it even where double is 64 times slower than float.
+// Sums are made in double, within a window of 16-bit floats in float: there is one addition for each number that is read, which costs less than reading it even where
+// double is 64 times slower than float.
 
 #define WINDOW 128
 
 template <int PACK> struct alignas(sizeof(real) * PACK) Pack {
     real v[PACK];
 };
+
+template <int BYTES> struct Wider {
+    typedef double type;
+};
+template <> struct Wider<2> {
+    typedef float type;
+};
+typedef Wider<sizeof(real)>::type wide;
 
 // The first index out of range is noted in memory of the host: claimed, ready, operation, index, position, lowest, count.
 __device__ __forceinline__ void refuse(int64 report, int64 operation, int64 index, int64 position, int64 lowest, int64 count) {
@@ -68,15 +77,15 @@ template <int PACK>
 __device__ __forceinline__ void sum_window(const real *__restrict__ values, const int64 *__restrict__ order, const int64 *__restrict__ places, real *__restrict__ y, double *__restrict__ heads, double *__restrict__ tails, int64 n, int64 count, int64 width) {
     const int64 w = (int64)blockIdx.x * blockDim.y + threadIdx.y, first = w * WINDOW, last = min(first + WINDOW, n);
     for (int64 j = ((int64)blockIdx.y * blockDim.x + threadIdx.x) * PACK; j < width; j += (int64)gridDim.y * blockDim.x * PACK) {
-        double sum[PACK];
+        wide sum[PACK];
         for (int k = 0; k < PACK; k++) sum[k] = 0;
         bool begun = false;  // whether the run began in this window
         int64 place = first && first < n ? places[first - 1] : -1;
-#pragma unroll 4
+#pragma unroll (PACK > 4 ? 2 : 4)
         for (int64 i = first; i < last; i++) {
             const Pack<PACK> row = *reinterpret_cast<const Pack<PACK> *>(values + order[i] * width + j);
             if (places[i] != place) begun = true, place = places[i];
-            for (int k = 0; k < PACK; k++) sum[k] += double(acc(row.v[k]));
+            for (int k = 0; k < PACK; k++) sum[k] += wide(acc(row.v[k]));
             const bool goes_on = i + 1 < n && places[i + 1] == place;
             if (goes_on && i + 1 < last) continue;
             if (begun && !goes_on) {

@@ -36,6 +36,13 @@ def refuse(name: str, places: Any, count: int, from_end: bool) -> NoReturn:
     raise IndexError(refusals.message(name, places[at], at if len(at) != 1 else at[0], lowest, count))
 
 
+def as_int64(xp: Any, places: Any) -> Any:
+    """Integers of any kind, on the device of ``xp``."""
+    if places.dtype == np.uint64:  # beyond int64 they are out of range, and must not become negative
+        places = np.minimum(places, np.uint64(2**63 - 1))
+    return xp.asarray(places, np.int64)
+
+
 def in_range(places: Any, count: int, name: str, instead: int = 0, from_end: bool = True) -> Any:
     """Places from 0 to count - 1, of integers of any shape and kind, of which the negative ones count ``from_end`` or are out of range. On a GPU those out of range
     become ``instead``, and the error comes later.
@@ -47,8 +54,9 @@ def in_range(places: Any, count: int, name: str, instead: int = 0, from_end: boo
     if xp is np:
         if places.size and not (-count if from_end else 0) <= places.min() <= places.max() < count:
             refuse(name, places, count, from_end)
+        places = as_int64(np, places)
         return np.where(places < 0, places + count, places)
-    wide = xp.ascontiguousarray(places, np.int64)
+    wide = xp.ascontiguousarray(as_int64(xp, places))
     kept = xp.empty(places.shape, np.int64)
     SOURCE.launch(
         "check_places",
@@ -72,7 +80,7 @@ def in_range(places: Any, count: int, name: str, instead: int = 0, from_end: boo
 
 def _wide(dtype: Any) -> Any:
     """In which sums are made."""
-    return np.dtype(np.float64) if dtype.name in ("float16", "bfloat16", "float32") else dtype
+    return np.dtype(np.float64) if dtype.name in ("float16", "bfloat16", "float32") else dtype.newbyteorder("=")
 
 
 def by_place(xp: Any, places: Any) -> tuple[Any, Any, Any]:
@@ -99,11 +107,15 @@ def _segment_sum(values: Any, places: Any, *, count: int, skip: int | None = Non
     xp, dtype = namespace(values), values.dtype
     order, places, last = by_place(xp, in_range(places, count, name, count))
     values = values[order].astype(_wide(dtype))
-    for earlier, same in doublings(xp, places):
-        values = values + xp.where(same, values[earlier], xp.zeros((), values.dtype))
-    # What is not the last of its place goes to an extra row: so nobody waits for the GPU to find out how many are.
     y = xp.zeros((count + 1, values.shape[1]), dtype)
-    y[xp.where(last, places, count)] = values.astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if xp is np:
+            begins = np.flatnonzero(np.roll(last, 1))  # where the one before is the last of its place, as the very last is
+            y[places[last]] = np.add.reduceat(values, begins, dtype=values.dtype) if len(values) else values
+        else:  # which has no reduceat, and should not be waited for: so what is not the last of its place goes to an extra row
+            for earlier, same in doublings(xp, places):
+                values = values + xp.where(same, values[earlier], xp.zeros((), values.dtype))
+            y[xp.where(last, places, count)] = values.astype(dtype)
     if skip is not None:
         y[skip] = 0
     return y[:count]

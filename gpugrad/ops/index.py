@@ -112,25 +112,30 @@ def _array_axes(key: tuple[Any, ...], arrays: Sequence[Any]) -> tuple[int, int] 
     return None if any(i.dtype.kind not in "iu" for i in arrays) else (a, b)
 
 
-def _place_of(name: str, arrays: Sequence[Any], lengths: Shape) -> Any:
+def _place_of(xp: Any, name: str, arrays: Sequence[Any], lengths: Shape) -> Any:
     """The places, of any shape, that one array for each of some axes picks. What one array has out of range is left to whoever reads it."""
     if len(arrays) == 1:
         return arrays[0]
     places, step = 0, 1
     for i, n in zip(arrays[::-1], lengths[::-1], strict=True):
-        places = places + kernels.in_range(i, n, name) * step
+        places = places + kernels.in_range(xp.asarray(i), n, name) * step
         step *= n
     return places
 
 
-def _refused(arrays: Sequence[Any], key: tuple[Any, ...], source: Shape, name: str) -> tuple[Any, ...]:
-    """The arrays of a key as they may be used: where NumPy raises for what is out of range, CuPy counts it round."""
+def _usable(xp: Any, arrays: Sequence[Any], key: tuple[Any, ...], source: Shape, name: str) -> tuple[Any, ...]:
+    """The arrays of a key as they may index: CuPy counts what is out of range round where NumPy raises."""
+    return tuple(arrays) if xp is np or not arrays else _checked(arrays, key, source, name)
+
+
+def _checked(arrays: Sequence[Any], key: tuple[Any, ...], source: Shape, name: str) -> tuple[Any, ...]:
+    """The arrays of a key, those of integers with what :func:`in_range` makes of them."""
     kept, axis = list(arrays), 0
-    rest = sum(map(_axes_of, _filled(key, arrays)))
+    named = sum(map(_axes_of, _filled(key, arrays)))
     at = iter(range(len(kept)))
     for k in key:
         if k is Ellipsis:
-            axis += len(source) - rest + 1
+            axis += len(source) - named + 1
         elif k is ARRAY:
             i = next(at)
             if kept[i].dtype.kind in "iu" and axis < len(source):
@@ -145,7 +150,7 @@ def pick_rows(x: Any, places: Any, *, skip: int | None = None, from_end: bool = 
     """``x[places]`` for x (count, width) and integers of any shape; zeros for the place ``skip``; negative ones are refused where they do not count ``from_end``."""
     if x.dtype.kind == "c":
         return pick_rows(_contiguous(x).view(_part_of(x)), places, skip=skip, from_end=from_end, name=name).view(x.dtype)
-    return kernels.gather(x, _as_int64(places), skip=skip, from_end=from_end, name=name)
+    return kernels.gather(x, kernels.as_int64(namespace(x), places), skip=skip, from_end=from_end, name=name)
 
 
 def sum_rows(values: Any, places: Any, count: int, *, skip: int | None = None, name: str = "scatter_add") -> Any:
@@ -155,7 +160,7 @@ def sum_rows(values: Any, places: Any, count: int, *, skip: int | None = None, n
         return sum_rows(_contiguous(values).view(_part_of(values)), places, count, skip=skip, name=name).view(dtype)
     if is_half(dtype) and namespace(values) is np:
         return sum_rows(values.astype(np.float32), places, count, skip=skip, name=name).astype(dtype)
-    return kernels.segment_sum(values, _as_int64(places), count=count, skip=skip, name=name)
+    return kernels.segment_sum(values, kernels.as_int64(namespace(values), places), count=count, skip=skip, name=name)
 
 
 def _contiguous(x: Any) -> Any:
@@ -164,12 +169,6 @@ def _contiguous(x: Any) -> Any:
 
 def _part_of(x: Any) -> Any:
     return np.dtype(f"f{x.dtype.itemsize // 2}")
-
-
-def _as_int64(places: Any) -> Any:
-    if places.dtype == np.uint64:  # beyond int64 they are out of range, and must not become negative
-        places = np.minimum(places, np.uint64(2**63 - 1))
-    return places.astype(np.int64, copy=False)
 
 
 def _winners(xp: Any, places: Any) -> Any:
@@ -186,31 +185,32 @@ def _winners(xp: Any, places: Any) -> Any:
 def _get(x: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
     if not arrays:
         return x[key]
-    if namespace(x) is np:
+    xp = namespace(x)
+    if xp is np:
         return _picked(x, arrays, key)
     axes = _array_axes(key, arrays)
     if axes is None or axes[0] or x.dtype.kind not in "fVc" or not x.flags.c_contiguous:
-        return x[_filled(key, _refused(arrays, key, source, "getitem"))]
+        return x[_filled(key, _usable(xp, arrays, key, source, "getitem"))]
     lead, item = source[: axes[1]], source[axes[1] :]
-    places = _place_of("getitem", arrays, lead)
+    places = _place_of(xp, "getitem", arrays, lead)
     return pick_rows(x.reshape(math.prod(lead), math.prod(item)), places).reshape(places.shape + item)
 
 
 def _picked(x: Any, arrays: Sequence[Any], key: tuple[Any, ...]) -> Any:
     """``x[key]`` of NumPy arrays."""
     try:
-        if len(key) == 1 and arrays[0].dtype.kind != "b" and x.ndim > 1 and arrays[0].size * x[:1].size > _FEW and x.flags.c_contiguous:
+        if len(key) == 1 and x.ndim > 1 and arrays[0].dtype.kind in "iu" and arrays[0].dtype != np.uint64 and x.flags.c_contiguous:
             return x.take(arrays[0], 0)  # reads and writes whole rows
         return x[_filled(key, arrays)]
     except IndexError:
-        _refused(arrays, key, x.shape, "getitem")  # says which, where
+        _checked(arrays, key, x.shape, "getitem")  # says which, where
         raise
 
 
 def _scatter_add(g: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
-    xp, on_cpu = namespace(g), namespace(g) is np
-    if unique or (on_cpu and g.size <= _FEW):
-        index = _filled(key, arrays if on_cpu or not arrays else _refused(arrays, key, source, "scatter_add"))
+    xp = namespace(g)
+    if unique or (xp is np and g.size <= _FEW):
+        index = _filled(key, _usable(xp, arrays, key, source, "scatter_add"))
         y = xp.zeros(source, np.float32 if not unique and is_half(g.dtype) else g.dtype)
         if unique:
             y[index] = g
@@ -219,11 +219,11 @@ def _scatter_add(g: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, uniq
         return y.astype(g.dtype, copy=False)
     axes = _array_axes(key, arrays)
     if axes is None:
-        places, count, item = _places(xp, arrays if on_cpu else _refused(arrays, key, source, "scatter_add"), key, source)
+        places, count, item = _places(xp, _usable(xp, arrays, key, source, "scatter_add"), key, source)
         return sum_rows(g.reshape(places.size, math.prod(item)), places.ravel(), count).reshape(source)
     a, b = axes
     lead, item = source[a:b], source[:a] + source[b:]
-    places, count, outer = _place_of("scatter_add", arrays, lead), math.prod(lead), math.prod(source[:a])
+    places, count, outer = _place_of(xp, "scatter_add", arrays, lead), math.prod(lead), math.prod(source[:a])
     g = g.reshape(outer, places.size, math.prod(source[b:])).swapaxes(0, 1).reshape(places.size, math.prod(item))
     y = sum_rows(g, places.ravel(), count)
     return y.reshape(count, outer, math.prod(source[b:])).swapaxes(0, 1).reshape(source)
@@ -272,8 +272,7 @@ def getitem(x: Any, key: Any) -> Any:
 
 def _index_set(x: Any, v: Any, *arrays: Any, key: tuple[Any, ...], source: Shape, unique: bool) -> Any:
     xp = namespace(x)
-    if arrays and xp is not np:
-        arrays = _refused(arrays, key, source, "index_set")
+    arrays = _usable(xp, arrays, key, source, "index_set")
     if unique:
         y = xp.array(x)
         y[_filled(key, arrays)] = v
@@ -292,7 +291,7 @@ def _pull_set_value(g: Any, _y: Any, _x: Any, _v: Any, *arrays: Any, key: tuple[
     if unique:
         return picked
     xp = namespace(plain(g))
-    places, _, item = _places(xp, [plain(a) for a in arrays], key, source)
+    places, _, item = _places(xp, _usable(xp, [plain(a) for a in arrays], key, source, "index_set"), key, source)
     won = _winners(xp, places).reshape(places.shape + (1,) * len(item))
     return ew.where(won, picked, zeros_like(picked, shape=()))
 
@@ -356,7 +355,7 @@ class Elements:
         if self.params["unique"]:
             return _set(self.x, ew.multiply(self.get(), v), *self.arrays, **self.params)
         xp, source = namespace(plain(self.x)), self.params["source"]
-        places, count, item = _places(xp, [plain(a) for a in self.arrays], self.params["key"], source)
+        places, count, item = _places(xp, self._usable(), self.params["key"], source)
         order, places, last = kernels.by_place(xp, places.ravel())
         shape = (places.size, math.prod(item))
         factors = _getitem(reshape(v, shape), order, key=(ARRAY,), source=shape, unique=True)
@@ -366,10 +365,13 @@ class Elements:
         total = _set(ones, factors, xp.where(last, places, count), key=(ARRAY,), source=shape_of(ones), unique=True)
         return ew.multiply(self.x, reshape(total[:count], source))
 
+    def _usable(self) -> tuple[Any, ...]:
+        return _usable(namespace(plain(self.x)), [plain(a) for a in self.arrays], self.params["key"], self.params["source"], "at")
+
     def _fitted(self, v: Any) -> Any:
         v = _cast_for(self.x, v)
         xp = namespace(plain(self.x))
-        index = _filled(self.params["key"], [plain(a) for a in self.arrays])
+        index = _filled(self.params["key"], self._usable())
         target = np.shape(xp.broadcast_to(xp.zeros((), bool), self.params["source"])[index])
         shape = shape_of(v)
         extra = max(0, len(shape) - len(target))

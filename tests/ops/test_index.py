@@ -429,3 +429,54 @@ def test_errors(call, error, words):
     for requires_grad in (False, True):
         with pytest.raises(error, match=words):
             call(gg.tensor(np.ones((2, 3)), requires_grad=requires_grad))
+
+
+# ------------------------------------------------------------------------------------------------- large ones, which kernels sum
+
+ROWS, COLUMNS = RNG.integers(-30, 30, 700), RNG.integers(-20, 20, 700)
+LARGE = [
+    ROWS, (ROWS, COLUMNS), (slice(None), COLUMNS), (slice(None), COLUMNS, Ellipsis), (Ellipsis, COLUMNS % 9), (slice(None), slice(None), COLUMNS % 9), (ROWS[:, None], COLUMNS[:50]), (ROWS, slice(None), COLUMNS % 9), (slice(2, 20), COLUMNS),
+    (ROWS, None), (None, ROWS), (ROWS, 3), (5, COLUMNS), (slice(None), COLUMNS, COLUMNS % 9), (ROWS.reshape(7, 100), slice(None), slice(None)), (ROWS.astype(np.int8), COLUMNS.astype(np.int16)), (ROWS % 30).astype(np.uint8),
+    (ROWS % 30).astype(np.uint64), (ROWS[::-1], COLUMNS[::-1]), (RNG.random((30, 20)) < 0.5,), (RNG.random(30) < 0.5, slice(1, None)), (slice(None, None, -1), COLUMNS), np.array(3), ROWS[:0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", LARGE, ids=lambda k: str(k)[:40])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, complex, np.int64, ">f8"], ids=str)
+def test_large_sums_by_any_key(key, dtype, device):
+    """Against NumPy's, in float64."""
+    x = (10 * RNG.normal(size=(30, 20, 9))).astype(dtype)
+    g = (10 * RNG.normal(size=x[key].shape)).astype(dtype)
+    wide = np.int64 if dtype is np.int64 else complex
+    expected = np.zeros(x.shape, wide)
+    np.add.at(expected, key, g.astype(wide))
+    put = lambda a: gg.tensor(np.asarray(a), device=device) if dtype != ">f8" or device == "cpu" else gg.tensor(np.asarray(a, float), device=device)
+    on_device = lambda k: put_index(k, device)
+    t = tuple(map(on_device, key)) if isinstance(key, tuple) else on_device(key)
+    np.testing.assert_array_equal(put(x)[t].numpy(), x[key])
+    y = put(np.zeros_like(x)).at[t].add(put(g)).numpy()
+    tolerance = {"float16": 2e-3, "float32": 1e-6}.get(str(np.dtype(dtype)), 1e-13)
+    np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance * 100)
+
+
+def put_index(k, device):
+    return gg.tensor(k, device=device) if isinstance(k, np.ndarray) else k
+
+
+def test_large_sums_have_derivatives_of_any_order():
+    x, g = RNG.normal(size=(30, 20)), RNG.normal(size=(700, 20))
+    f = lambda v: gg.sum(gg.sin(gg.getitem(v, ROWS)) ** 2 * g)
+    weights = np.zeros_like(x)
+    np.add.at(weights, ROWS, g)
+    t = RNG.normal(size=x.shape)
+    np.testing.assert_allclose(gg.grad(f)(x), weights * np.sin(2 * x), rtol=1e-10, atol=1e-12)
+    for mode in ("forward-over-reverse", "reverse-over-reverse"):
+        np.testing.assert_allclose(gg.hvp(f, x, t, mode=mode), weights * 2 * np.cos(2 * x) * t, rtol=1e-10, atol=1e-12)
+
+
+def test_a_large_table_of_which_few_elements_are_named_needs_no_numbering():
+    """Only what is picked is numbered, however large the array is (a view of one element here)."""
+    x = np.broadcast_to(np.float32(1), (10**5, 10**5))
+    places, count, item = index._places(np, [np.array([7, 10**5 - 1])], (slice(2, 9, 3), index.ARRAY), x.shape)
+    np.testing.assert_array_equal(places, [[200007, 299999], [500007, 599999], [800007, 899999]])
+    assert count == 10**10 and item == ()
