@@ -14,7 +14,7 @@ from numba.extending import overload
 
 from gpugrad import jit
 from gpugrad.kernels import activations
-from gpugrad.kernels.elementary_cpu import exp, expm1, gelu_inner, normal_cdf, normal_pdf, sigmoid, softplus, tanh
+from gpugrad.kernels.elementary_cpu import exp_of_negative, expm1, gelu_inner, normal_cdf, normal_pdf, sigmoid, softplus, tanh
 
 TANH, SIGMOID, SILU, GELU, GELU_TANH, ELU, SOFTPLUS = (activations.CODES[act] for act in activations.CURVED)
 RELU, LEAKY_RELU, HARDTANH = (activations.CODES[act] for act in activations.FLAT)
@@ -43,7 +43,7 @@ def limited(x, most):  # type: ignore[no-untyped-def]
 def logistic(u):  # type: ignore[no-untyped-def]
     """sigmoid(u) and its slope."""
     one = number(1.0, u)
-    e = exp(-abs(u))
+    e = exp_of_negative(-abs(u))
     r = one / (one + e)
     er = e * r
     return r if u >= 0 else er, er * r
@@ -52,7 +52,7 @@ def logistic(u):  # type: ignore[no-untyped-def]
 @jit.inlined
 def bent(u):  # type: ignore[no-untyped-def]
     """The slope of sigmoid(u), and tanh(|u| / 2): the slope's own is minus their product, with the sign of u."""
-    e, one = exp(-abs(u)), number(1.0, u)
+    e, one = exp_of_negative(-abs(u)), number(1.0, u)
     r = one / (one + e)
     return e * r * r, -expm1(-abs(u)) * r
 
@@ -111,7 +111,7 @@ def times_slope(act, g, x, a, b):  # type: ignore[no-untyped-def]
         y, slope, _, u1, _ = inner(x)
         return g * (y + limited(x, number(GELU_TANH_FAR, x)) * slope * u1)
     if act == ELU:
-        return g * (b if x > 0 else a * b * exp(x))
+        return g * (b if x > 0 else a * b * exp_of_negative(x))
     if act == SOFTPLUS:
         return g * sigmoid(a * x)
     if act == RELU:
@@ -144,7 +144,7 @@ def curvature(act, x, a, b):  # type: ignore[no-untyped-def]
         _, slope, u, u1, u2 = inner(x)
         return slope * (two * u1 + (w * u2 - abs(w) * (u1 * u1 * bent(u)[1])))
     if act == ELU:
-        return zero if x > 0 else a * b * exp(x)
+        return zero if x > 0 else a * b * exp_of_negative(x)
     return a * logistic(a * x)[1]
 
 
