@@ -16,7 +16,7 @@ from gpugrad import jit
 from gpugrad.kernels.elementary_cpu import exp, log1p
 from gpugrad.kernels.rows_cpu import BITS, PIECE, in_order
 
-_STRIP, _NARROWEST, _WIDEST = 1 << 16, 64, 1024  # elements, and columns
+_STRIP, _NARROWEST, _WIDEST = 1 << 19, 256, 1024  # elements, and columns
 _HALF, _LOG_HALF = 0.5, float(np.log(0.5))
 
 
@@ -113,18 +113,43 @@ def logarithms(x: Any, log_softmax: bool) -> Any:
 
 
 @jit.inlined
+def _products(y, g, o, first, last, a, bound, sums, above):  # type: ignore[no-untyped-def]
+    """Into sums those of y (g - a) of each line, and whether any y is above the bound. (Arrays that are written count: LLVM compares their addresses with all
+    others, and does not vectorise loops with more than eight comparisons.)"""
+    sums[:] = 0
+    above[:] = 0
+    for j in range(y.shape[1]):
+        for c in range(last - first):
+            p = y[o, j, first + c]
+            sums[c] += np.float64(p) * np.float64(g[o, j, first + c] - a[c])
+            above[c] += 1 if p > bound else 0
+    found = False
+    for c in range(last - first):
+        found = found or above[c] > 0
+    return found
+
+
+@jit.inlined
+def _any_above(y, o, first, last, bound, above):  # type: ignore[no-untyped-def]
+    above[:] = 0
+    for j in range(y.shape[1]):
+        for c in range(last - first):
+            above[c] += 1 if y[o, j, first + c] > bound else 0
+    found = False
+    for c in range(last - first):
+        found = found or above[c] > 0
+    return found
+
+
+@jit.inlined
 def _dominant(y, o, first, last, bound, top):  # type: ignore[no-untyped-def]
-    """Into top where in each line the first y above the bound is, or -1; whether there is any."""
+    """Into top where in each line the first y above the bound is, or -1."""
     n = y.shape[1]
     top[:] = -1
     for back in range(n):
         j = n - 1 - back
         for c in range(last - first):
             top[c] = j if y[o, j, first + c] > bound else top[c]
-    found = -1
-    for c in range(last - first):
-        found = max(found, top[c])
-    return found >= 0
 
 
 @jit.inlined
@@ -151,44 +176,50 @@ def _balance(d, o, first, last, top, sums):  # type: ignore[no-untyped-def]
 
 @jit.compiled
 def _softmax_slope_strips(g, y, d, width, start, stop):  # type: ignore[no-untyped-def]
-    n, inner = y.shape[1], np.uint64(y.shape[2])
+    inner = np.uint64(y.shape[2])
     strips = (inner + width - np.uint64(1)) // width
-    top, a, sums, s = np.empty(width, np.int64), np.empty(width, g.dtype), np.empty(width), np.empty(width, g.dtype)
+    top, sums, a, s = np.empty(width, np.int64), np.empty(width), np.empty(width, g.dtype), np.empty(width, g.dtype)
     for strip in range(start, stop):
         o, first = strip // strips, (strip % strips) * width
         last = min(first + width, inner)
-        found = _dominant(y, o, first, last, _HALF, top)
-        _picked(g, o, first, last, top, a)
-        sums[:] = 0
-        for j in range(n):
-            for c in range(last - first):
-                sums[c] += np.float64(y[o, j, first + c]) * np.float64(g[o, j, first + c] - a[c])
+        a[:] = 0
+        found = _products(y, g, o, first, last, a, _HALF, sums, s)
+        if found:
+            _dominant(y, o, first, last, _HALF, top)
+            _picked(g, o, first, last, top, a)
+            _products(y, g, o, first, last, a, _HALF, sums, s)
         s[:] = sums
-        for j in range(n):
+        for j in range(y.shape[1]):
             for c in range(last - first):
                 d[o, j, first + c] = y[o, j, first + c] * ((g[o, j, first + c] - a[c]) - s[c])
         if found:
             _balance(d, o, first, last, top, sums)
 
 
+@jit.inlined
+def _totals(g, o, first, last, sums):  # type: ignore[no-untyped-def]
+    sums[:] = 0
+    for j in range(g.shape[1]):
+        for c in range(last - first):
+            sums[c] += g[o, j, first + c]
+
+
 @jit.compiled
 def _log_softmax_slope_strips(g, y, d, width, start, stop):  # type: ignore[no-untyped-def]
-    n, inner = y.shape[1], np.uint64(y.shape[2])
+    inner = np.uint64(y.shape[2])
     strips = (inner + width - np.uint64(1)) // width
     top, sums, s = np.empty(width, np.int64), np.empty(width), np.empty(width, g.dtype)
     for strip in range(start, stop):
         o, first = strip // strips, (strip % strips) * width
         last = min(first + width, inner)
-        found = _dominant(y, o, first, last, _LOG_HALF, top)
-        sums[:] = 0
-        for j in range(n):
-            for c in range(last - first):
-                sums[c] += g[o, j, first + c]
+        found = _any_above(y, o, first, last, _LOG_HALF, s)
+        _totals(g, o, first, last, sums)
         s[:] = sums
-        for j in range(n):
+        for j in range(y.shape[1]):
             for c in range(last - first):
                 d[o, j, first + c] = g[o, j, first + c] - exp(y[o, j, first + c]) * s[c]
         if found:
+            _dominant(y, o, first, last, _LOG_HALF, top)
             _balance(d, o, first, last, top, sums)
 
 
@@ -205,57 +236,62 @@ def slope(g: Any, y: Any, log: bool) -> Any:
 
 @jit.compiled
 def _softmax_curvature_strips(c, g, y, of_g, of_y, width, start, stop):  # type: ignore[no-untyped-def]
-    n, inner = y.shape[1], np.uint64(y.shape[2])
+    inner = np.uint64(y.shape[2])
     strips = (inner + width - np.uint64(1)) // width
-    top, a, b, s, t = np.empty(width, np.int64), np.empty(width, g.dtype), np.empty(width, g.dtype), np.empty(width), np.empty(width)
+    top, sums = np.empty(width, np.int64), np.empty(width)
+    a, b, s, t = np.empty(width, g.dtype), np.empty(width, g.dtype), np.empty(width, g.dtype), np.empty(width, g.dtype)
     for strip in range(start, stop):
         o, first = strip // strips, (strip % strips) * width
         last = min(first + width, inner)
-        found = _dominant(y, o, first, last, _HALF, top)
-        _picked(g, o, first, last, top, a)
-        _picked(c, o, first, last, top, b)
-        s[:] = 0
-        t[:] = 0
-        for j in range(n):
+        a[:] = 0
+        b[:] = 0
+        found = _any_above(y, o, first, last, _HALF, t)
+        if found:
+            _dominant(y, o, first, last, _HALF, top)
+            _picked(g, o, first, last, top, a)
+            _picked(c, o, first, last, top, b)
+        _products(y, g, o, first, last, a, _HALF, sums, t)
+        s[:] = sums
+        _products(y, c, o, first, last, b, _HALF, sums, t)
+        t[:] = sums
+        for j in range(y.shape[1]):
             for i in range(last - first):
-                p = np.float64(y[o, j, first + i])
-                s[i] += p * np.float64(g[o, j, first + i] - a[i])
-                t[i] += p * np.float64(c[o, j, first + i] - b[i])
-        for j in range(n):
+                of_g[o, j, first + i] = y[o, j, first + i] * ((c[o, j, first + i] - b[i]) - t[i])
             for i in range(last - first):
                 u, w = g[o, j, first + i] - a[i], c[o, j, first + i] - b[i]
-                of_g[o, j, first + i] = y[o, j, first + i] * (w - g.dtype.type(t[i]))
-                of_y[o, j, first + i] = w * (u - g.dtype.type(s[i])) - u * g.dtype.type(t[i])
+                of_y[o, j, first + i] = w * (u - s[i]) - u * t[i]
         if found:
-            _balance(of_g, o, first, last, top, s)
+            _balance(of_g, o, first, last, top, sums)
 
 
 @jit.compiled
 def _log_softmax_curvature_strips(c, g, y, of_g, of_y, width, start, stop):  # type: ignore[no-untyped-def]
     """of_y only if it has elements."""
-    n, inner = y.shape[1], np.uint64(y.shape[2])
+    inner = np.uint64(y.shape[2])
     strips = (inner + width - np.uint64(1)) // width
-    top, b, s, t = np.empty(width, np.int64), np.empty(width, c.dtype), np.empty(width), np.empty(width)
+    top, sums = np.empty(width, np.int64), np.empty(width)
+    b, s, t = np.empty(width, c.dtype), np.empty(width, c.dtype), np.empty(width, c.dtype)
     for strip in range(start, stop):
         o, first = strip // strips, (strip % strips) * width
         last = min(first + width, inner)
-        _dominant(y, o, first, last, _LOG_HALF, top)
-        _picked(c, o, first, last, top, b)
-        s[:] = 0
-        t[:] = 0
-        for j in range(n):
+        b[:] = 0
+        if _any_above(y, o, first, last, _LOG_HALF, t):
+            _dominant(y, o, first, last, _LOG_HALF, top)
+            _picked(c, o, first, last, top, b)
+        if of_y.size:
+            _totals(g, o, first, last, sums)
+            s[:] = sums
+        sums[:] = 0
+        for j in range(y.shape[1]):
             for i in range(last - first):
-                w = c[o, j, first + i] - b[i]
-                t[i] += exp(y[o, j, first + i]) * w
+                sums[i] += exp(y[o, j, first + i]) * (c[o, j, first + i] - b[i])
+        t[:] = sums
+        for j in range(y.shape[1]):
+            for i in range(last - first):
+                of_g[o, j, first + i] = (c[o, j, first + i] - b[i]) - t[i]
             if of_y.size:
                 for i in range(last - first):
-                    s[i] += g[o, j, first + i]
-        for j in range(n):
-            for i in range(last - first):
-                of_g[o, j, first + i] = (c[o, j, first + i] - b[i]) - c.dtype.type(t[i])
-            if of_y.size:
-                for i in range(last - first):
-                    of_y[o, j, first + i] = -(exp(y[o, j, first + i]) * (c[o, j, first + i] - b[i])) * c.dtype.type(s[i])
+                    of_y[o, j, first + i] = -(exp(y[o, j, first + i]) * (c[o, j, first + i] - b[i])) * s[i]
 
 
 def curvature(c: Any, g: Any, y: Any, log: bool) -> Any:
