@@ -26,14 +26,13 @@ _HALF, _LOG_HALF = 0.5, float(np.log(0.5))
 @jit.inlined
 def _maxima(bits, o, first, last, k):  # type: ignore[no-untyped-def]
     """Into k the bits of the largest of each line."""
-    sign = 8 * bits.itemsize - 1
     for c in range(last - first):
-        k[c] = in_order(bits[o, 0, first + c], sign)
+        k[c] = in_order(bits[o, 0, first + c], bits)
     for j in range(1, bits.shape[1]):
         for c in range(last - first):
-            k[c] = max(k[c], in_order(bits[o, j, first + c], sign))
+            k[c] = max(k[c], in_order(bits[o, j, first + c], bits))
     for c in range(last - first):
-        k[c] = in_order(k[c], sign)
+        k[c] = in_order(k[c], bits)
 
 
 @jit.compiled

@@ -16,7 +16,6 @@ from gpugrad.kernels.elementary_cpu import exp, log1p
 from gpugrad.kernels.rows_cpu import BITS, BLOCK, PIECE, exp_in_place, exp_into, largest, row_sum
 
 _HALF, _LOG_HALF = 0.5, float(np.log(0.5))
-_FEW = 64  # rows of a block: if there are more, they are short
 _NARROW = 16  # columns: fewer are copied to rows, for a strip of them fills no vector
 
 
@@ -30,36 +29,18 @@ def _subtract(x, i, m, z, k):  # type: ignore[no-untyped-def]
         z[k, j] = 0 if x[i, j] == m else x[i, j] - m
 
 
-@jit.summing
-def _exps(x, i, m, y):  # type: ignore[no-untyped-def]
-    """Into y exp(x - m); the sum."""
-    total = 0.0
-    for j in range(x.shape[1]):
-        e = exp(x.dtype.type(0) if x[i, j] == m else x[i, j] - m)
-        y[i, j] = e
-        total += e
-    return total
-
-
 @jit.compiled
 def _softmax_rows(x, bits, scale, m, maxima, y, start, stop):  # type: ignore[no-untyped-def]
     n = x.shape[1]
     many = max(1, BLOCK // n)
-    totals = np.empty(many)
     for first in range(start, stop, many):
         last = min(first + many, stop)
         for i in range(first, last):
             maxima[i] = largest(bits, i)  # which m reads as a float
-            if many <= _FEW:
-                totals[i - first] = _exps(x, i, m[i], y)
-            else:
-                _subtract(x, i, m[i], y, i)
-        if many > _FEW:  # short rows are one loop: alone they do not fill vectors
-            exp_in_place(y[first:last].reshape(-1))
-            for i in range(first, last):
-                totals[i - first] = row_sum(y, i)
+            _subtract(x, i, m[i], y, i)
+        exp_in_place(y[first:last].reshape(-1))
         for i in range(first, last):
-            t = totals[i - first]
+            t = row_sum(y, i)
             s = np.float64(scale[i]) if scale.size else 1.0
             f = y.dtype.type(s * (0 * t) if m[i] == -np.inf else s / t)
             for j in range(n):
