@@ -31,7 +31,8 @@ __all__ = [
 
 def _value(x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
     """The kernel, for numbers and lists too. Integers are taken for float64, but by relu, which leaves them what they are."""
-    x = x if backend.is_array(x) else np.asarray(x)
+    if not backend.is_array(x):
+        return _value(np.asarray(x), act=act, a=a, b=b)[()]
     if not is_inexact(x.dtype):
         if act == "relu":
             return np.maximum(x, 0)
