@@ -182,12 +182,13 @@ def _weight_sums(x: Any, stats: Any, g: Any, u: Any, factors: Any, count: int) -
     return list(sums)
 
 
-def _fits(x: Any, along: int) -> bool:
+def fits(x: Any, along: int) -> bool:
+    """Whether the fast twins take it."""
     return bool(x.size) and (along == 1 or x.shape[0] == 1)
 
 
 def _cuda_standardize(x: Any, weight: Any = None, bias: Any = None, *, along: int, eps: float, centred: bool = True) -> tuple[Any, Any]:
-    if not _fits(x, along):
+    if not fits(x, along):
         return _standardize(x, weight, bias, along=along, eps=eps, centred=centred)
     xp = namespace(x)
     x = xp.ascontiguousarray(x)
@@ -198,7 +199,7 @@ def _cuda_standardize(x: Any, weight: Any = None, bias: Any = None, *, along: in
 
 
 def _cuda_backward(x: Any, stats: Any, weight: Any, g: Any, *, along: int, centred: bool = True, needs: Needs = ALL) -> tuple[Any, ...]:
-    if not _fits(x, along):
+    if not fits(x, along):
         return _backward(x, stats, weight, g, along=along, centred=centred, needs=needs)
     xp = namespace(x)
     x, g, stats = xp.ascontiguousarray(x), xp.ascontiguousarray(g, x.dtype), xp.ascontiguousarray(stats, moment_dtype(x.dtype))
@@ -218,7 +219,7 @@ def _cuda_backward(x: Any, stats: Any, weight: Any, g: Any, *, along: int, centr
 def _cuda_twice(
     x: Any, stats: Any, weight: Any, g: Any, c: Any, c_w: Any, c_b: Any, *, along: int, centred: bool = True, needs: Needs = ALL
 ) -> tuple[Any, ...]:
-    if not _fits(x, along):
+    if not fits(x, along):
         return _twice(x, stats, weight, g, c, c_w, c_b, along=along, centred=centred, needs=needs)
     xp, dtype = namespace(x), moment_dtype(x.dtype)
     x, c, stats = xp.ascontiguousarray(x), xp.ascontiguousarray(c, x.dtype), xp.ascontiguousarray(stats, dtype)

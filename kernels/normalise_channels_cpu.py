@@ -1,17 +1,20 @@
 """Numba twins of :mod:`gpugrad.kernels.normalise` where each channel has one weight, as in batch norm: of columns, (rows, channels), and of cubes, (outer, channels, inner).
 
-Each is one pass that makes the sums of a channel and one that writes. What is written is in every case a sum of x - m, g and c with factors that belong to the channel,
-which are computed in float64 between the passes. Columns are summed as their rows come by, four rows together, because the sums are then loaded and stored a quarter as often.
-So many columns are taken at a time that their arrays are still in the last cache when they are read again. The sums of a channel belong to one thread.
+There are three steps: the sums of the channels, from them a few factors for each channel, in float64, and the arrays that are written, in every case sums of x - m, g and c times such
+factors. In the first and the last memory is read in the order in which it lies, whatever the shape: columns are summed over at most 64 blocks of rows, four rows together, because the sums are
+then loaded and stored a quarter as often; cubes are summed line by line, a line being what lies side by side of one channel; and the sums of blocks and lines are added up in float64. The
+last step begins at the end, which the first one has left in the cache.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from gpugrad import jit
 
-TILE = 1 << 20  # elements of each array that are read before they are read again
+BLOCKS, ROWS = 64, 64  # most blocks of rows, least rows of a block
 
 
 @jit.inlined
@@ -60,133 +63,94 @@ def twice_factors(stats, c, w, cw, n, centred, g_, gx, c_, cx, gc):  # type: ign
     return a, k, b, -a * g_ - k * c_ - drift * b, n * r * (gc - ch * gh)
 
 
-# ------------------------------------------------------------------------------------------------- columns: the sums of four rows or of one
+@jit.inlined
+def moments_of_row(x, stats, c, eps, centred):  # type: ignore[no-untyped-def]
+    shift = x[0] if centred else x.dtype.type(0)
+    total, squares = line_moments(x, shift)
+    set_moments(stats, c, shift, total, squares, x.size, eps, centred)
+
+
+# ------------------------------------------------------------------------------------------------- sums of columns, over blocks of rows
 
 
 @jit.inlined
-def _columns_moments(x, shift, total, squares, low, high):  # type: ignore[no-untyped-def]
-    i, n = np.uint64(0), np.uint64(x.shape[0])
-    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    while i + four <= n:
-        for j in range(low, high):
+def _add_moments(x, shift, total, squares, i, stop):  # type: ignore[no-untyped-def]
+    while i + 4 <= stop:
+        x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
+        for j in range(shift.size):
             s = shift[j]
-            a, b, c, d = np.float64(x[i, j] - s), np.float64(x[i + one, j] - s), np.float64(x[i + two, j] - s), np.float64(x[i + three, j] - s)
+            a, b, c, d = np.float64(x0[j] - s), np.float64(x1[j] - s), np.float64(x2[j] - s), np.float64(x3[j] - s)
             total[j] += (a + b) + (c + d)
             squares[j] += (a * a + b * b) + (c * c + d * d)
-        i += four
-    while i < n:
-        for j in range(low, high):
+        i += 4
+    while i < stop:
+        for j in range(shift.size):
             a = np.float64(x[i, j] - shift[j])
             total[j] += a
             squares[j] += a * a
-        i += one
+        i += 1
 
 
 @jit.inlined
-def _columns_sums(x, g, stats, total, products, low, high):  # type: ignore[no-untyped-def]
-    i, n = np.uint64(0), np.uint64(x.shape[0])
-    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    while i + four <= n:
-        for j in range(low, high):
-            m, drift = stats[0, j], stats[1, j]
-            a, b = g[i, j] * deviation(x[i, j], m, drift), g[i + one, j] * deviation(x[i + one, j], m, drift)
-            c, d = g[i + two, j] * deviation(x[i + two, j], m, drift), g[i + three, j] * deviation(x[i + three, j], m, drift)
-            total[j] += (g[i, j] + g[i + one, j]) + (g[i + two, j] + g[i + three, j])
-            products[j] += (a + b) + (c + d)
-        i += four
-    while i < n:
-        for j in range(low, high):
-            total[j] += g[i, j]
-            products[j] += g[i, j] * deviation(x[i, j], stats[0, j], stats[1, j])
-        i += one
-
-
-@jit.inlined
-def _columns_products(g, c, products, low, high):  # type: ignore[no-untyped-def]
-    i, n = np.uint64(0), np.uint64(g.shape[0])
-    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    while i + four <= n:
-        for j in range(low, high):
-            a, b = g[i, j] * c[i, j] + g[i + one, j] * c[i + one, j], g[i + two, j] * c[i + two, j] + g[i + three, j] * c[i + three, j]
+def _add_sums(x, g, m, drift, total, products, i, stop):  # type: ignore[no-untyped-def]
+    """Of g and g (x - m - drift), four rows or what is left."""
+    if i + 4 <= stop:
+        x0, x1, x2, x3, g0, g1, g2, g3 = x[i], x[i + 1], x[i + 2], x[i + 3], g[i], g[i + 1], g[i + 2], g[i + 3]
+        for j in range(m.size):
+            a = g0[j] * deviation(x0[j], m[j], drift[j]) + g1[j] * deviation(x1[j], m[j], drift[j])
+            b = g2[j] * deviation(x2[j], m[j], drift[j]) + g3[j] * deviation(x3[j], m[j], drift[j])
+            total[j] += (g0[j] + g1[j]) + (g2[j] + g3[j])
             products[j] += a + b
-        i += four
-    while i < n:
-        for j in range(low, high):
-            products[j] += g[i, j] * c[i, j]
-        i += one
+        return
+    while i < stop:
+        for j in range(m.size):
+            total[j] += g[i, j]
+            products[j] += g[i, j] * deviation(x[i, j], m[j], drift[j])
+        i += 1
 
 
 @jit.inlined
-def _columns_two(x, g, y, stats, a, b, e, low, high):  # type: ignore[no-untyped-def]
-    for i in range(np.uint64(x.shape[0])):
-        for j in range(low, high):
-            y[i, j] = a[j] * g[i, j] + ((x[i, j] - stats[0, j]) * b[j] + e[j])
-
-
-# ------------------------------------------------------------------------------------------------- columns
-
-
-@jit.compiled
-def forward_columns(x, shift, w, b, y, stats, eps, centred, start, stop):  # type: ignore[no-untyped-def]
-    n, width = x.shape[0], np.uint64(max(64, TILE // x.shape[0]))
-    sums, factors = np.zeros((2, x.shape[1])), np.empty((2, x.shape[1]), x.dtype)
-    low = start
-    while low < stop:
-        high = min(low + width, stop)
-        _columns_moments(x, shift, sums[0], sums[1], low, high)
-        for j in range(low, high):
-            set_moments(stats, j, shift[j], sums[0, j], sums[1, j], n, eps, centred)
-            factors[0, j] = stats[2, j] * w[j]
-            factors[1, j] = b[j] - stats[1, j] * factors[0, j]
-        for i in range(np.uint64(n)):
-            for j in range(low, high):
-                y[i, j] = (x[i, j] - stats[0, j]) * factors[0, j] + factors[1, j]
-        low = high
+def _add_products(g, c, products, i, stop):  # type: ignore[no-untyped-def]
+    if i + 4 <= stop:
+        g0, g1, g2, g3, c0, c1, c2, c3 = g[i], g[i + 1], g[i + 2], g[i + 3], c[i], c[i + 1], c[i + 2], c[i + 3]
+        for j in range(products.size):
+            products[j] += (g0[j] * c0[j] + g1[j] * c1[j]) + (g2[j] * c2[j] + g3[j] * c3[j])
+        return
+    while i < stop:
+        for j in range(products.size):
+            products[j] += g[i, j] * c[i, j]
+        i += 1
 
 
 @jit.compiled
-def backward_columns(x, stats, w, g, dx, sums, centred, start, stop):  # type: ignore[no-untyped-def]
-    n, width = x.shape[0], np.uint64(max(64, TILE // x.shape[0]))
-    factors = np.empty((3, x.shape[1]), x.dtype)
-    low = start
-    while low < stop:
-        high = min(low + width, stop)
-        _columns_sums(x, g, stats, sums[0], sums[1], low, high)
-        if dx.size:
-            for j in range(low, high):
-                factors[0, j], factors[1, j], factors[2, j] = backward_factors(stats, j, w[j], n, centred, sums[0, j], sums[1, j])
-            _columns_two(x, g, dx, stats, factors[0], factors[1], factors[2], low, high)
-        low = high
+def _columns_moments(x, shift, partials, height, first, last):  # type: ignore[no-untyped-def]
+    for block in range(first, last):
+        partials[:, block] = 0
+        _add_moments(x, shift, partials[0, block], partials[1, block], block * height, min((block + 1) * height, x.shape[0]))
 
 
 @jit.compiled
-def twice_columns(x, stats, w, g, c, cw, cb, by_x, by_w, by_g, sums, centred, start, stop):  # type: ignore[no-untyped-def]
-    n, width = x.shape[0], np.uint64(max(64, TILE // x.shape[0]))
-    factors = np.empty((7, x.shape[1]), x.dtype)
-    low = start
-    while low < stop:
-        high = min(low + width, stop)
-        _columns_sums(x, c, stats, sums[0], sums[1], low, high)
-        if by_g.size:
-            for j in range(low, high):
-                factors[0, j], factors[1, j], factors[2, j] = push_factors(stats, j, w[j], cw[j], cb[j], n, centred, sums[0, j], sums[1, j])
-            _columns_two(x, c, by_g, stats, factors[0], factors[1], factors[2], low, high)
-        if by_x.size or by_w.size:
-            _columns_sums(x, g, stats, sums[2], sums[3], low, high)
-            _columns_products(g, c, sums[4], low, high)
-            for j in range(low, high):
-                a, k, b, e, s = twice_factors(stats, j, w[j], cw[j], n, centred, sums[2, j], sums[3, j], sums[0, j], sums[1, j], sums[4, j])
-                factors[3, j], factors[4, j], factors[5, j], factors[6, j] = a, k, b, e
-                if by_w.size:
-                    by_w[j] = s
-        if by_x.size:
-            for i in range(np.uint64(n)):
-                for j in range(low, high):
-                    by_x[i, j] = factors[3, j] * g[i, j] + (factors[4, j] * c[i, j] + ((x[i, j] - stats[0, j]) * factors[5, j] + factors[6, j]))
-        low = high
+def _columns_sums(x, stats, g, partials, height, first, last):  # type: ignore[no-untyped-def]
+    for block in range(first, last):
+        partials[:, block] = 0
+        stop = min((block + 1) * height, x.shape[0])
+        for i in range(block * height, stop, 4):
+            _add_sums(x, g, stats[0], stats[1], partials[0, block], partials[1, block], i, stop)
 
 
-# ------------------------------------------------------------------------------------------------- cubes
+@jit.compiled
+def _columns_sums_twice(x, stats, g, c, partials, height, first, last):  # type: ignore[no-untyped-def]
+    """In the order that twice_factors takes."""
+    for block in range(first, last):
+        partials[:, block] = 0
+        stop = min((block + 1) * height, x.shape[0])
+        for i in range(block * height, stop, 4):
+            _add_sums(x, g, stats[0], stats[1], partials[0, block], partials[1, block], i, stop)
+            _add_sums(x, c, stats[0], stats[1], partials[2, block], partials[3, block], i, stop)
+            _add_products(g, c, partials[4, block], i, stop)
+
+
+# ------------------------------------------------------------------------------------------------- sums of lines
 
 
 @jit.summing
@@ -200,7 +164,7 @@ def line_moments(x, shift):  # type: ignore[no-untyped-def]
 
 
 @jit.summing
-def line_sums(x, g, m, drift):  # type: ignore[no-untyped-def]
+def _line_sums(x, g, m, drift):  # type: ignore[no-untyped-def]
     total, products = 0.0, 0.0
     for j in range(x.size):
         total += g[j]
@@ -209,84 +173,218 @@ def line_sums(x, g, m, drift):  # type: ignore[no-untyped-def]
 
 
 @jit.summing
-def line_product(g, c):  # type: ignore[no-untyped-def]
+def _line_product(g, c):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(g.size):
         total += np.float64(g[j] * c[j])
     return total
 
 
-@jit.inlined
-def _line_two(x, g, y, m, a, b, e):  # type: ignore[no-untyped-def]
-    for j in range(x.size):
-        y[j] = a * g[j] + ((x[j] - m) * b + e)
-
-
-@jit.inlined
-def _line_three(x, g, c, y, m, a, k, b, e):  # type: ignore[no-untyped-def]
-    for j in range(x.size):
-        y[j] = a * g[j] + (k * c[j] + ((x[j] - m) * b + e))
-
-
-@jit.inlined
-def moments_of_channel(x, stats, c, eps, centred):  # type: ignore[no-untyped-def]
-    shift, total, squares = x[0, c, 0] if centred else x.dtype.type(0), 0.0, 0.0
-    for o in range(x.shape[0]):
-        a, q = line_moments(x[o, c], shift)
-        total += a
-        squares += q
-    set_moments(stats, c, shift, total, squares, x.shape[0] * x.shape[2], eps, centred)
+@jit.compiled
+def _lines_moments(x, shift, partials, channels, first, last):  # type: ignore[no-untyped-def]
+    for i in range(first, last):
+        o, c = divmod(i, channels)
+        partials[0, o, c], partials[1, o, c] = line_moments(x[i], shift[c])
 
 
 @jit.compiled
-def forward_cube(x, w, b, y, stats, eps, centred, start, stop):  # type: ignore[no-untyped-def]
-    for c in range(start, stop):
-        moments_of_channel(x, stats, c, eps, centred)
-        m, scale = stats[0, c], stats[2, c] * w[c]
-        shift = b[c] - stats[1, c] * scale
-        for o in range(x.shape[0]):
-            line, out = x[o, c], y[o, c]
-            for j in range(line.size):
-                out[j] = (line[j] - m) * scale + shift
+def _lines_sums(x, stats, g, partials, channels, first, last):  # type: ignore[no-untyped-def]
+    for i in range(first, last):
+        o, c = divmod(i, channels)
+        partials[0, o, c], partials[1, o, c] = _line_sums(x[i], g[i], stats[0, c], stats[1, c])
 
 
 @jit.compiled
-def backward_cube(x, stats, w, g, dx, sums, centred, start, stop):  # type: ignore[no-untyped-def]
-    of = x.dtype.type
-    for c in range(start, stop):
-        total, products = 0.0, 0.0
-        for o in range(x.shape[0]):
-            t, p = line_sums(x[o, c], g[o, c], stats[0, c], stats[1, c])
-            total += t
-            products += p
-        sums[0, c], sums[1, c] = total, products
-        if dx.size:
-            a, b, e = backward_factors(stats, c, w[c], x.shape[0] * x.shape[2], centred, total, products)
-            for o in range(x.shape[0]):
-                _line_two(x[o, c], g[o, c], dx[o, c], stats[0, c], of(a), of(b), of(e))
+def _lines_sums_twice(x, stats, g, c, partials, channels, first, last):  # type: ignore[no-untyped-def]
+    for i in range(first, last):
+        o, k = divmod(i, channels)
+        partials[0, o, k], partials[1, o, k] = _line_sums(x[i], g[i], stats[0, k], stats[1, k])
+        partials[2, o, k], partials[3, o, k] = _line_sums(x[i], c[i], stats[0, k], stats[1, k])
+        partials[4, o, k] = _line_product(g[i], c[i])
+
+
+# ------------------------------------------------------------------------------------------------- factors
+
+
+@jit.inlined
+def _added(partials):  # type: ignore[no-untyped-def]
+    sums = np.zeros((partials.shape[0], partials.shape[2]))
+    for k in range(partials.shape[0]):
+        for i in range(partials.shape[1]):
+            for j in range(partials.shape[2]):
+                sums[k, j] += partials[k, i, j]
+    return sums
 
 
 @jit.compiled
-def twice_cube(x, stats, w, g, c, cw, cb, by_x, by_w, by_g, sums, centred, start, stop):  # type: ignore[no-untyped-def]
-    of, n = x.dtype.type, x.shape[0] * x.shape[2]
-    for k in range(start, stop):
-        g_, gx, c_, cx, gc = 0.0, 0.0, 0.0, 0.0, 0.0
-        for o in range(x.shape[0]):
-            t, p = line_sums(x[o, k], c[o, k], stats[0, k], stats[1, k])
-            c_ += t
-            cx += p
-            if by_x.size or by_w.size:
-                t, p = line_sums(x[o, k], g[o, k], stats[0, k], stats[1, k])
-                g_ += t
-                gx += p
-                gc += line_product(g[o, k], c[o, k])
-        if by_g.size:
-            a, b, e = push_factors(stats, k, w[k], cw[k], cb[k], n, centred, c_, cx)
-            for o in range(x.shape[0]):
-                _line_two(x[o, k], c[o, k], by_g[o, k], stats[0, k], of(a), of(b), of(e))
-        a, q, b, e, s = twice_factors(stats, k, w[k], cw[k], n, centred, g_, gx, c_, cx, gc)
-        if by_w.size:
-            by_w[k] = s
-        if by_x.size:
-            for o in range(x.shape[0]):
-                _line_three(x[o, k], g[o, k], c[o, k], by_x[o, k], stats[0, k], of(a), of(q), of(b), of(e))
+def _forward_factors(partials, shift, w, b, stats, factors, n, eps, centred):  # type: ignore[no-untyped-def]
+    sums = _added(partials)
+    for c in range(w.size):
+        set_moments(stats, c, shift[c], sums[0, c], sums[1, c], n, eps, centred)
+        scale = stats[2, c] * w[c]
+        factors[0, c], factors[1, c] = scale, b[c] - stats[1, c] * scale
+
+
+@jit.compiled
+def _backward_factors(partials, stats, w, dw, db, factors, n, centred):  # type: ignore[no-untyped-def]
+    sums = _added(partials)
+    for c in range(w.size):
+        factors[0, c], factors[1, c], factors[2, c] = backward_factors(stats, c, w[c], n, centred, sums[0, c], sums[1, c])
+        dw[c], db[c] = stats[2, c] * sums[1, c], sums[0, c]
+
+
+@jit.compiled
+def _push_factors(partials, stats, w, cw, cb, factors, n, centred):  # type: ignore[no-untyped-def]
+    """From the last sums."""
+    sums, k = _added(partials), 2 if partials.shape[0] == 5 else 0
+    for c in range(w.size):
+        factors[0, c], factors[1, c], factors[2, c] = push_factors(stats, c, w[c], cw[c], cb[c], n, centred, sums[k, c], sums[k + 1, c])
+
+
+@jit.compiled
+def _twice_factors(partials, stats, w, cw, by_w, factors, n, centred):  # type: ignore[no-untyped-def]
+    s = _added(partials)
+    for c in range(w.size):
+        a, k, b, e, by_w[c] = twice_factors(stats, c, w[c], cw[c], n, centred, s[0, c], s[1, c], s[2, c], s[3, c], s[4, c])
+        factors[0, c], factors[1, c], factors[2, c], factors[3, c] = a, k, b, e
+
+
+# ------------------------------------------------------------------------------------------------- what is written: rows of columns, or lines
+
+
+@jit.inlined
+def _from_the_end(k, first, last):  # type: ignore[no-untyped-def]
+    """The k-th of the numbers from first to last, of which 64 at a time are taken from the end."""
+    return max(last - (k // 64 + 1) * 64, first) + k % 64
+
+
+@jit.compiled
+def _columns_one(x, m, a, e, y, first, last):  # type: ignore[no-untyped-def]
+    for k in range(last - first):
+        i = _from_the_end(k, first, last)
+        line, out = x[i], y[i]
+        for j in range(m.size):
+            out[j] = (line[j] - m[j]) * a[j] + e[j]
+
+
+@jit.compiled
+def _columns_two(x, m, g, a, b, e, y, first, last):  # type: ignore[no-untyped-def]
+    for k in range(last - first):
+        i = _from_the_end(k, first, last)
+        line, gs, out = x[i], g[i], y[i]
+        for j in range(m.size):
+            out[j] = a[j] * gs[j] + ((line[j] - m[j]) * b[j] + e[j])
+
+
+@jit.compiled
+def _columns_three(x, m, g, c, a, f, b, e, y, first, last):  # type: ignore[no-untyped-def]
+    for k in range(last - first):
+        i = _from_the_end(k, first, last)
+        line, gs, cs, out = x[i], g[i], c[i], y[i]
+        for j in range(m.size):
+            out[j] = a[j] * gs[j] + (f[j] * cs[j] + ((line[j] - m[j]) * b[j] + e[j]))
+
+
+@jit.compiled
+def _lines_one(x, m, a, e, y, first, last):  # type: ignore[no-untyped-def]
+    for k in range(last - first):
+        i = _from_the_end(k, first, last)
+        c, line, out = i % m.size, x[i], y[i]
+        mean, p, q = m[c], a[c], e[c]
+        for j in range(line.size):
+            out[j] = (line[j] - mean) * p + q
+
+
+@jit.compiled
+def _lines_two(x, m, g, a, b, e, y, first, last):  # type: ignore[no-untyped-def]
+    for k in range(last - first):
+        i = _from_the_end(k, first, last)
+        c, line, gs, out = i % m.size, x[i], g[i], y[i]
+        mean, p, q, r = m[c], a[c], b[c], e[c]
+        for j in range(line.size):
+            out[j] = p * gs[j] + ((line[j] - mean) * q + r)
+
+
+@jit.compiled
+def _lines_three(x, m, g, c, a, f, b, e, y, first, last):  # type: ignore[no-untyped-def]
+    for k in range(last - first):
+        i = _from_the_end(k, first, last)
+        n, line, gs, cs, out = i % m.size, x[i], g[i], c[i], y[i]
+        mean, p, s, q, r = m[n], a[n], f[n], b[n], e[n]
+        for j in range(line.size):
+            out[j] = p * gs[j] + (s * cs[j] + ((line[j] - mean) * q + r))
+
+
+# ------------------------------------------------------------------------------------------------- the calls
+
+
+class _Steps:
+    """The steps of columns, where inner is 1, or of lines."""
+
+    def __init__(self, x: Any) -> None:
+        outer, channels, inner = x.shape
+        self.columns, self.n, self.channels = inner == 1, outer * inner, channels
+        self.shape = (outer, channels) if self.columns else (outer * channels, inner)  # of all arrays in the loops
+        self.unit = max(ROWS, -(-outer // BLOCKS)) if self.columns else channels
+
+    def sums(self, count: int, of_columns: Any, of_lines: Any, *args: Any) -> Any:
+        """(count, blocks or outer, channels) in float64."""
+        rows = self.shape[0]
+        blocks = -(-rows // self.unit)
+        partials = np.empty((count, blocks, self.channels))
+        if self.columns:
+            shared(of_columns, blocks, self.unit * self.shape[1], *args, partials, self.unit)
+        else:
+            shared(of_lines, rows, self.shape[1], *args, partials, self.unit)
+        return partials
+
+    def write(self, of_columns: Any, of_lines: Any, *args: Any) -> None:
+        shared(of_columns if self.columns else of_lines, *self.shape, *args)
+
+
+def shared(run: Any, count: int, size: int, *args: Any) -> None:
+    """``run`` over so many things of so many elements, on several threads where there are enough."""
+    if count * size < 2 * jit.LEAST:
+        run(*args, 0, count)
+    else:
+        jit.split(lambda first, last: run(*args, first, last), count, -(-jit.LEAST // size))
+
+
+def forward(x: Any, w: Any, b: Any, y: Any, stats: Any, eps: float, centred: bool) -> None:
+    """y and the moments, of arrays that lie in C order."""
+    steps, shift = _Steps(x), x[0, :, 0].copy() if centred else np.zeros(x.shape[1], x.dtype)
+    x, y, factors = x.reshape(steps.shape), y.reshape(steps.shape), np.empty((2, w.size), x.dtype)
+    partials = steps.sums(2, _columns_moments, _lines_moments, x, shift)
+    _forward_factors(partials, shift, w, b, stats, factors, steps.n, eps, centred)
+    steps.write(_columns_one, _lines_one, x, stats[0], *factors, y)
+
+
+def backward(x: Any, stats: Any, w: Any, g: Any, dx: Any, centred: bool) -> tuple[Any, Any]:
+    """dw and db; dx, where it is not None."""
+    steps = _Steps(x)
+    x, g = x.reshape(steps.shape), g.reshape(steps.shape)
+    partials, factors = steps.sums(2, _columns_sums, _lines_sums, x, stats, g), np.empty((3, w.size), x.dtype)
+    dw, db = np.empty((2, w.size), x.dtype)
+    _backward_factors(partials, stats, w, dw, db, factors, steps.n, centred)
+    if dx is not None:
+        steps.write(_columns_two, _lines_two, x, stats[0], g, *factors, dx.reshape(steps.shape))
+    return dw, db
+
+
+def twice(x: Any, stats: Any, w: Any, g: Any, c: Any, cw: Any, cb: Any, by_x: Any, by_g: Any, with_w: bool, centred: bool) -> Any:
+    """The derivative by w; by_x and by_g, where they are not None."""
+    steps, by_w = _Steps(x), np.empty(w.size, x.dtype)
+    x, g, c = x.reshape(steps.shape), g.reshape(steps.shape), c.reshape(steps.shape)
+    if by_x is None and not with_w:
+        partials = steps.sums(2, _columns_sums, _lines_sums, x, stats, c)
+    else:
+        partials = steps.sums(5, _columns_sums_twice, _lines_sums_twice, x, stats, g, c)
+        factors = np.empty((4, w.size), x.dtype)
+        _twice_factors(partials, stats, w, cw, by_w, factors, steps.n, centred)
+        if by_x is not None:
+            steps.write(_columns_three, _lines_three, x, stats[0], g, c, *factors, by_x.reshape(steps.shape))
+    if by_g is not None:
+        factors = np.empty((3, w.size), x.dtype)
+        _push_factors(partials, stats, w, cw, cb, factors, steps.n, centred)
+        steps.write(_columns_two, _lines_two, x, stats[0], c, *factors, by_g.reshape(steps.shape))
+    return by_w

@@ -15,7 +15,7 @@ import numpy as np
 from gpugrad import jit
 from gpugrad.kernels import normalise
 from gpugrad.kernels import normalise_channels_cpu as channels
-from gpugrad.kernels.normalise_channels_cpu import deviation, moments_of_channel
+from gpugrad.kernels.normalise_channels_cpu import deviation, moments_of_row
 
 PIECE, ROWS = 1024, 64
 
@@ -23,9 +23,9 @@ PIECE, ROWS = 1024, 64
 @jit.compiled
 def _forward_rows(x, w, b, y, stats, eps, centred, start, stop):  # type: ignore[no-untyped-def]
     for c in range(start, stop):
-        moments_of_channel(x, stats, c, eps, centred)
+        row, out = x[c], y[c]
+        moments_of_row(row, stats, c, eps, centred)
         m, drift, r = stats[0, c], stats[1, c], stats[2, c]
-        row, out = x[0, c], y[0, c]
         for j in range(row.size):
             out[j] = deviation(row[j], m, drift) * r * w[j] + b[j]
 
@@ -149,64 +149,47 @@ def _twice_rows(x, stats, w, g, c, cw, cb, by_x, by_g, partials, centred, first,
 
 def standardize(x: Any, weight: Any = None, bias: Any = None, *, along: int, eps: float, centred: bool = True) -> tuple[Any, Any]:
     """See :func:`gpugrad.kernels.normalise._standardize`."""
-    if not x.size:
+    if not normalise.fits(x, along):
         return normalise._standardize(x, weight, bias, along=along, eps=eps, centred=centred)
     x = np.ascontiguousarray(x)
     y, stats = np.empty(x.shape, x.dtype), np.empty((4, x.shape[1]), x.dtype)
-    args = _vector(weight, x, along, 1), _vector(bias, x, along, 0)
-    if along == 2 and x.shape[0] == 1:
-        _by_channels(_forward_rows, x, *args, y, stats, float(eps), centred)
-    elif along == 2:
-        return normalise._standardize(x, weight, bias, along=along, eps=eps, centred=centred)
-    elif x.shape[2] == 1:
-        flat = x[:, :, 0]
-        _by_channels(channels.forward_columns, flat, flat[0] if centred else np.zeros(flat.shape[1], x.dtype), *args, y[:, :, 0], stats, float(eps), centred)
+    w, b = _vector(weight, x, along, 1), _vector(bias, x, along, 0)
+    if along == 1:
+        channels.forward(x, w, b, y, stats, float(eps), centred)
     else:
-        _by_channels(channels.forward_cube, x, *args, y, stats, float(eps), centred)
+        channels.shared(_forward_rows, len(x[0]), x.shape[2], x[0], w, b, y[0], stats, float(eps), centred)
     return y, stats
 
 
 def backward(x: Any, stats: Any, weight: Any, g: Any, *, along: int, centred: bool = True, needs: Any = normalise.ALL) -> tuple[Any, ...]:
     """See :func:`gpugrad.kernels.normalise._backward`."""
-    if not x.size or (along == 2 and x.shape[0] != 1):
+    if not normalise.fits(x, along):
         return normalise._backward(x, stats, weight, g, along=along, centred=centred, needs=needs)
     x, g, stats = (np.ascontiguousarray(a, x.dtype) for a in (x, g, stats))
-    w, dx = _vector(weight, x, along, 1), np.empty(x.shape if needs[0] else (0, 0, 0), x.dtype)
+    w, dx = _vector(weight, x, along, 1), np.empty(x.shape, x.dtype) if needs[0] else None
     if along == 1:
-        sums = np.zeros((2, x.shape[1]))
-        if x.shape[2] == 1:
-            _by_channels(channels.backward_columns, x[:, :, 0], stats, w, g[:, :, 0], dx[:, :, 0] if needs[0] else dx[0:0, :, 0:1].reshape(0, 0), sums, centred)
-        else:
-            _by_channels(channels.backward_cube, x, stats, w, g, dx, sums, centred)
-        with np.errstate(invalid="ignore", over="ignore"):
-            found = dx, (stats[2] * sums[1]).astype(x.dtype), sums[0].astype(x.dtype)
+        dw, db = channels.backward(x, stats, w, g, dx, centred)
     else:
         partials = _partials(x, 2 if needs[1] or needs[2] else 0)
-        _by_blocks(_backward_rows, x[0], stats, w, g[0], dx.reshape(dx.shape[1:]), partials, centred)
-        found = dx, *_added(partials, needs[1:])
-    return tuple([a if need else None for a, need in zip(found, needs, strict=True)])
+        _by_blocks(_backward_rows, x[0], stats, w, g[0], _row_array(dx, x), partials, centred)
+        dw, db = _added(partials, needs[1:])
+    return tuple([a if need else None for a, need in zip((dx, dw, db), needs, strict=True)])
 
 
 def twice(
     x: Any, stats: Any, weight: Any, g: Any, c: Any, c_w: Any, c_b: Any, *, along: int, centred: bool = True, needs: Any = normalise.ALL
 ) -> tuple[Any, ...]:
     """See :func:`gpugrad.kernels.normalise._twice`."""
-    if not x.size or (along == 2 and x.shape[0] != 1):
+    if not normalise.fits(x, along):
         return normalise._twice(x, stats, weight, g, c, c_w, c_b, along=along, centred=centred, needs=needs)
     x, g, c, stats = (np.ascontiguousarray(a, x.dtype) for a in (x, c if g is None else g, c, stats))
-    args = x, stats, _vector(weight, x, along, 1), g, c, _vector(c_w, x, along, 0), _vector(c_b, x, along, 0)
-    by_x, by_g = (np.empty(x.shape if need else (0, 0, 0), x.dtype) for need in (needs[0], needs[2]))
+    w, c_w, c_b = _vector(weight, x, along, 1), _vector(c_w, x, along, 0), _vector(c_b, x, along, 0)
+    by_x, by_g = (np.empty(x.shape, x.dtype) if need else None for need in (needs[0], needs[2]))
     if along == 1:
-        by_w, sums = np.empty(x.shape[1] if needs[1] else 0, x.dtype), np.zeros((5, x.shape[1]))
-        if x.shape[2] == 1:
-            flat = [a[:, :, 0] if a.ndim == 3 and a.size else a.reshape(0, 0) if a.ndim == 3 else a for a in (*args, by_x, by_w, by_g)]
-            _by_channels(channels.twice_columns, *flat, sums, centred)
-        else:
-            _by_channels(channels.twice_cube, *args, by_x, by_w, by_g, sums, centred)
+        by_w = channels.twice(x, stats, w, g, c, c_w, c_b, by_x, by_g, needs[1], centred)
     else:
         partials = _partials(x, 1 if needs[1] else 0)
-        flat = [a.reshape(a.shape[1:]) if a.ndim == 3 else a for a in (*args, by_x, by_g)]
-        _by_blocks(_twice_rows, *flat, partials, centred)
+        _by_blocks(_twice_rows, x[0], stats, w, g[0], c[0], c_w, c_b, _row_array(by_x, x), _row_array(by_g, x), partials, centred)
         (by_w,) = _added(partials, needs[1:2])
     return tuple([a if need else None for a, need in zip((by_x, by_w, by_g), needs, strict=True)])
 
@@ -214,6 +197,11 @@ def twice(
 def _vector(a: Any, x: Any, along: int, otherwise: float) -> Any:
     """A weight; what stands for it where there is none."""
     return np.full(x.shape[along], otherwise, x.dtype) if a is None else np.ascontiguousarray(a, x.dtype)
+
+
+def _row_array(a: Any, x: Any) -> Any:
+    """An array as its rows; an empty one where it is not asked for."""
+    return np.empty((0, 0), x.dtype) if a is None else a[0]
 
 
 def _partials(x: Any, count: int) -> Any:
@@ -225,22 +213,6 @@ def _added(partials: Any, needs: Any) -> list[Any]:
     return [partials[k].sum(axis=0, dtype=np.float64).astype(partials.dtype) if need else None for k, need in enumerate(needs)]
 
 
-def _by_channels(run: Any, x: Any, *args: Any) -> None:
-    """``run`` over the channels of x, on several threads where there are enough elements.
-
-    They are counted by unsigned integers, for which Numba need not ask whether they are negative and count from the end.
-    """
-    count, of = x.shape[1], np.uint64
-    if x.size < 2 * jit.LEAST:
-        run(x, *args, of(0), of(count))
-    else:
-        jit.split(lambda first, last: run(x, *args, of(first), of(last)), count, -(-jit.LEAST * count // x.size))
-
-
 def _by_blocks(run: Any, x: Any, *args: Any) -> None:
     """``run`` over the blocks of rows of x."""
-    blocks = -(-len(x) // ROWS)
-    if x.size < 2 * jit.LEAST:
-        run(x, *args, 0, blocks)
-    else:
-        jit.split(lambda first, last: run(x, *args, first, last), blocks, -(-jit.LEAST // (ROWS * x.shape[1])))
+    channels.shared(run, -(-len(x) // ROWS), ROWS * x.shape[1], x, *args)
