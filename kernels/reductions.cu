@@ -1,6 +1,6 @@
 // Reductions of the middle of x (outer, n, inner), which lies in C order.
 //
-//   total       sums of f(x, c) times a number over another: x, |x|, x^2, (x - c)^2, and 1 where x == c or nan
+//   total       sums of d, |d|, d^2 with d = x - c, or of 1 where x == c or nan; times a number over another
 //   extremum    the largest or the smallest element; a nan is both
 //   spread      s (x - c), or s where x == c or nan and 0 elsewhere
 //
@@ -28,13 +28,12 @@ struct Total {
 
     __device__ __forceinline__ double start(real) const { return 0; }
     __device__ __forceinline__ double of(real x, double c) const {
-        const double v = double(acc(x));
+        const double v = double(acc(x)), d = v - c;
         switch (f) {
-        case 1: return v < 0 ? -v : v;
-        case 2: return v * v;
-        case 3: return (v - c) * (v - c);
-        case 4: return v == c || v != v;
-        default: return v;
+        case 1: return d < 0 ? -d : d;
+        case 2: return d * d;
+        case 3: return v == c || v != v;
+        default: return d;
         }
     }
     __device__ __forceinline__ double join(double a, double b) const { return a + b; }
@@ -61,14 +60,20 @@ template <int WIDTH, class Fold>
 __device__ __forceinline__ void fold_rows(const Fold &fold, const real *__restrict__ x, const double *__restrict__ c, real *__restrict__ out, double *__restrict__ wide, int64 outer, int64 n, int64 pieces, int lanes, typename Fold::State *shared) {
     const int64 unit = (int64)blockIdx.x * (256 / lanes) + threadIdx.x / lanes;
     const bool some = unit < outer * pieces;  // threads without a row go along to the shuffles
-    const int64 row = some ? unit / pieces : 0, start = some ? unit % pieces * PIECE : 0, stop = some ? min(start + PIECE, n) : 0;
+    int64 row = some ? unit : 0, start = 0;
+    if (pieces > 1) {  // of one block each: divided in 32 bits, which is no call of a function
+        row = blockIdx.x / (uint32)pieces;
+        start = blockIdx.x % (uint32)pieces * PIECE;
+    }
+    const int64 stop = some ? min(start + PIECE, n) : 0;
     const int lane = threadIdx.x % lanes;
     const double centre = c ? c[row] : 0;
     x += row * n;
     typename Fold::State state = fold.start(x[start]);
-#pragma unroll 4
+#pragma unroll 2
     for (int64 j = start + lane * WIDTH; j < stop; j += lanes * WIDTH) {
         Pack<WIDTH> in = load<WIDTH>(x + j);
+#pragma unroll
         for (int k = 0; k < WIDTH; k++) state = fold.join(state, fold.of(in.v[k], centre));
     }
     for (int offset = min(lanes, 32) / 2; offset; offset /= 2) state = fold.join(state, __shfl_xor_sync(0xffffffffu, state, offset));
@@ -85,21 +90,26 @@ __device__ __forceinline__ void fold_rows(const Fold &fold, const real *__restri
 
 template <int WIDTH, class Fold>
 __device__ __forceinline__ void fold_columns(const Fold &fold, const real *__restrict__ x, const double *__restrict__ c, real *__restrict__ out, double *__restrict__ wide, int64 n, int64 inner, int64 pieces, int64 tiles, typename Fold::State *shared) {
-    const int64 part = blockIdx.x / tiles, o = part / pieces, height = DEPTH * blockDim.y, top = part % pieces * height, stop = min(top + height, n);
-    const int64 own_column = (blockIdx.x % tiles * blockDim.x + threadIdx.x) * WIDTH;
+    const uint32 part = blockIdx.x / (uint32)tiles;
+    const int64 o = part / (uint32)pieces, height = DEPTH * blockDim.y, top = part % (uint32)pieces * height, stop = min(top + height, n);
+    const int64 own_column = ((int64)(blockIdx.x % (uint32)tiles) * blockDim.x + threadIdx.x) * WIDTH;
     const bool some = own_column < inner;  // threads without a column go along to the barriers
     const int64 j = some ? own_column : 0;
     x += o * n * inner + j;
     typename Fold::State state[WIDTH];
     double centre[WIDTH];
+#pragma unroll
     for (int k = 0; k < WIDTH; k++) state[k] = fold.start(x[top * inner + k]);
+#pragma unroll
     for (int k = 0; k < WIDTH; k++) centre[k] = c ? c[o * inner + j + k] : 0;
-#pragma unroll 4
+#pragma unroll 2
     for (int64 i = top + threadIdx.y; i < stop; i += blockDim.y) {
         Pack<WIDTH> in = load<WIDTH>(x + i * inner);
+#pragma unroll
         for (int k = 0; k < WIDTH; k++) state[k] = fold.join(state[k], fold.of(in.v[k], centre[k]));
     }
     typename Fold::State *own = shared + threadIdx.y * blockDim.x * WIDTH + threadIdx.x;  // the k-th lies at k * blockDim.x, so that a warp's are side by side
+#pragma unroll
     for (int k = 0; k < WIDTH; k++) own[k * blockDim.x] = state[k];
     __syncthreads();
     for (unsigned half = blockDim.y / 2; half; half /= 2) {
@@ -115,29 +125,29 @@ __device__ __forceinline__ void fold_columns(const Fold &fold, const real *__res
 
 constexpr int WIDEST = 16 / sizeof(real);
 
-// c null: none; results go to wide where that is not null. A width of 1 or WIDEST
-extern "C" __global__ void __launch_bounds__(256) total_rows(const real *__restrict__ x, real *__restrict__ out, double *__restrict__ wide, int64 outer, int64 n, int64 pieces, int64 lanes, int64 width, const double *__restrict__ c, int64 f, double times, double over) {
+// c null: none; results go to wide where that is not null. A width of 1 or WIDEST. Two blocks at least on a multiprocessor: left to itself the assembler spills a register to fit more
+extern "C" __global__ void __launch_bounds__(256, 2) total_rows(const real *__restrict__ x, real *__restrict__ out, double *__restrict__ wide, int64 outer, int64 n, int64 pieces, int64 lanes, int64 width, const double *__restrict__ c, int64 f, double times, double over) {
     __shared__ double shared[8];
     const Total fold{(int)f, times, over};
     if (width == 1) fold_rows<1>(fold, x, c, out, wide, outer, n, pieces, (int)lanes, shared);
     else fold_rows<WIDEST>(fold, x, c, out, wide, outer, n, pieces, (int)lanes, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256) total_columns(const real *__restrict__ x, real *__restrict__ out, double *__restrict__ wide, int64 n, int64 inner, int64 pieces, int64 tiles, int64 width, const double *__restrict__ c, int64 f, double times, double over) {
+extern "C" __global__ void __launch_bounds__(256, 2) total_columns(const real *__restrict__ x, real *__restrict__ out, double *__restrict__ wide, int64 n, int64 inner, int64 pieces, int64 tiles, int64 width, const double *__restrict__ c, int64 f, double times, double over) {
     __shared__ double shared[256 * WIDEST];
     const Total fold{(int)f, times, over};
     if (width == 1) fold_columns<1>(fold, x, c, out, wide, n, inner, pieces, tiles, shared);
     else fold_columns<WIDEST>(fold, x, c, out, wide, n, inner, pieces, tiles, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256) extremum_rows(const real *__restrict__ x, real *__restrict__ out, double *__restrict__ wide, int64 outer, int64 n, int64 pieces, int64 lanes, int64 width, int64 smallest) {
+extern "C" __global__ void __launch_bounds__(256, 2) extremum_rows(const real *__restrict__ x, real *__restrict__ out, double *__restrict__ wide, int64 outer, int64 n, int64 pieces, int64 lanes, int64 width, int64 smallest) {
     __shared__ acc shared[8];
     const Extremum fold{smallest != 0};
     if (width == 1) fold_rows<1>(fold, x, nullptr, out, wide, outer, n, pieces, (int)lanes, shared);
     else fold_rows<WIDEST>(fold, x, nullptr, out, wide, outer, n, pieces, (int)lanes, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(256) extremum_columns(const real *__restrict__ x, real *__restrict__ out, double *__restrict__ wide, int64 n, int64 inner, int64 pieces, int64 tiles, int64 width, int64 smallest) {
+extern "C" __global__ void __launch_bounds__(256, 2) extremum_columns(const real *__restrict__ x, real *__restrict__ out, double *__restrict__ wide, int64 n, int64 inner, int64 pieces, int64 tiles, int64 width, int64 smallest) {
     __shared__ acc shared[256 * WIDEST];
     const Extremum fold{smallest != 0};
     if (width == 1) fold_columns<1>(fold, x, nullptr, out, wide, n, inner, pieces, tiles, shared);

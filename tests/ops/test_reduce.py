@@ -344,3 +344,45 @@ def test_a_misspelt_option_is_never_passed_over(name, option, remedy, value):
             TypeError, match=rf"{name.removeprefix('a') if name in ('amax', 'amin') else name}\(\) got an unexpected keyword argument '{option}': .*{remedy}"
         ):
             getattr(gg, name)(x, **{option: value})
+
+
+# ---------------------------------------------------------------------------------- large ones, which are kernels'
+
+
+@pytest.mark.parametrize("twin", ["reference", "cpu"])
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 2)])
+@pytest.mark.parametrize("name", ["sum", "mean", "var", "std", "max", "min"])
+def test_kernels_have_the_derivatives(name, axis, twin):
+    f = getattr(gg, name)
+    with gg.kernels.use(twin):
+        check(lambda x: f(x, axis=axis), X)
+
+
+def test_the_gradient_of_a_variance_has_the_digits_of_its_argument():
+    """With the mean in float32 the deviations of x from 10,000 would be off by 3e-4 each."""
+    x = (1e4 + RNG.normal(size=(40, 1000))).astype(np.float32)
+    wide = x.astype(np.float64)
+    for f, slope in ((gg.var, 2 / 1000), (gg.std, 1 / 1000 / wide.std(1, keepdims=True))):
+        np.testing.assert_allclose(gg.grad(lambda v, f=f: gg.sum(f(v, 1)))(x), (wide - wide.mean(1, keepdims=True)) * slope, rtol=1e-6, atol=1e-10)
+
+
+def test_the_sum_over_what_was_broadcast_is_right_to_the_last_digit():
+    """The bias of 200,000 examples: one after the other in float32 their cotangents would be off by a hundredth."""
+    g = np.full((200_000, 3), np.float32(0.1))
+    b = gg.tensor(np.zeros(3, np.float32), requires_grad=True)
+    (gg.tensor(g * 0) + b).backward(gg.tensor(g))
+    np.testing.assert_array_equal(b.grad.numpy(), np.float32(np.float64(np.float32(0.1)) * 200_000))
+
+
+def test_a_maximum_and_its_gradient_are_a_kernel_each():
+    called = []
+    kernel = gg.kernels.KERNELS["extremum_backward"]
+    before, kernel._cpu = kernel.cpu, lambda *args, **params: called.append(1) or before(*args, **params)
+    try:
+        x = np.round(RNG.normal(size=(64, 100)), 1).astype(np.float32)
+        g = gg.grad(lambda v: gg.sum(gg.max(v, 1)))(x)
+    finally:
+        kernel._cpu = before
+    assert called == [1]
+    chosen = x == x.max(1, keepdims=True)
+    np.testing.assert_allclose(g, chosen / chosen.sum(1, keepdims=True))
