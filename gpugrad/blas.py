@@ -49,12 +49,15 @@ def matmul(a: Any, b: Any, out: Any = None) -> Any:
         ValueError: GPUGRAD_BLAS is neither mkl nor numpy; or, as NumPy's, the shapes do not fit.
         RuntimeError: GPUGRAD_BLAS=mkl, but MKL is not installed or cannot be loaded.
     """
-    if type(a) is np.ndarray and type(b) is np.ndarray and a.ndim == 2 and b.ndim == 2 and a.size * b.shape[1] >= LEAST:
-        gemm = (_choose() if _gemms is None else _gemms).get(a.dtype)
-        if gemm is not None and a.dtype == b.dtype and a.shape[1] == b.shape[0]:
-            y = _product(gemm, a, b, out)
-            if y is not None:
-                return y
+    if type(a) is np.ndarray and type(b) is np.ndarray and a.ndim == 2 and b.ndim == 2:
+        if a.size * b.shape[1] >= LEAST:
+            gemm = (_choose() if _gemms is None else _gemms).get(a.dtype)
+            if gemm is not None and a.dtype == b.dtype and a.shape[1] == b.shape[0]:
+                y = _product(gemm, a, b, out)
+                if y is not None:
+                    return y
+        if a.shape[1] == 1 and out is None:
+            return np.dot(a, b)  # a column times a row, which numpy.matmul does not give to BLAS: it takes four to ten times as long
     return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
 
 

@@ -38,6 +38,7 @@ Value: TypeAlias = Any  # a plain array, or a Tensor of a lower level
 
 UNTRACKED = -1
 NO_PARAMS: dict[str, Any] = {}
+NUMBERS = (float, int)
 next_order = itertools.count(0, -1).__next__
 _next_level = itertools.count(1, 2).__next__
 
@@ -253,6 +254,8 @@ class Op:
 
     def compute(self, args: Sequence[Any], params: dict[str, Any]) -> Any:
         """The value, of plain arrays: where everything the library computes comes past."""
+        if len(args) == 2 and (type(args[0]) in NUMBERS or type(args[1]) in NUMBERS):
+            args = _narrowed(*args)
         watch = observer
         return self.evaluate(args, params) if watch is None else watch.compute(self, args, params)
 
@@ -403,8 +406,8 @@ def binary(op: Op) -> Callable[[Any, Any], Any]:
         if (
             kin.mode is not REVERSE
             or kin.level <= state.floor
-            or type(v) is Tensor
-            or type(w) is Tensor
+            or (type(v) is not ndarray and _is_special(v, w))
+            or (type(w) is not ndarray and _is_special(w, v))
             or observer is not None
             or caster is not None
             or (q is not None and q.level != kin.level)
@@ -421,6 +424,20 @@ def binary(op: Op) -> Callable[[Any, Any], Any]:
         return Tensor(y, Reverse(op, vals, y if keeps_y else None, NO_PARAMS, (p, q), kin.level, y.shape, y.dtype))
 
     return _as_function(call, op)
+
+
+def _is_special(x: Any, other: Any) -> bool:
+    """Whether this is a Tensor of a lower level, or a Python number beside bfloat16."""
+    return type(x) is Tensor or (type(x) in NUMBERS and type(other) is ndarray and other.dtype.kind == "V")
+
+
+def _narrowed(a: Any, b: Any) -> tuple[Any, Any]:
+    """A Python number beside an array of bfloat16 in that precision; NumPy, to which the dtype is foreign, would compute in float32."""
+    if type(a) is ndarray and a.dtype.kind == "V" and is_inexact(a.dtype):
+        return a, a.dtype.type(b)
+    if type(b) is ndarray and b.dtype.kind == "V" and is_inexact(b.dtype):
+        return b.dtype.type(a), b
+    return a, b
 
 
 def _kept(op: Op, tracked: tuple[Any, ...]) -> tuple[bool, ...]:

@@ -429,3 +429,18 @@ def test_tf32_is_less_exact_and_goes_away_again() -> None:
         errors.append(np.abs(gg.matmul(a, b).get() - truth).max())
     assert errors[0] == errors[2] < 1e-3
     assert int(cp.cuda.Device().compute_capability) < 80 or errors[1] > 2 * errors[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.complex64])
+def test_a_column_times_a_row(dtype):
+    """Of any layout, with nothing to sum, and with shapes that do not fit."""
+    a, b = np.arange(12).reshape(6, 2).astype(dtype), np.arange(10).reshape(2, 5).astype(dtype)
+    for column, row in ((a[:, :1], b[1:]), (a[::-2, 1:], b[:1, ::-1]), (a[:1].T[:1], b[:1]), (a[:0, :1], b[:1]), (np.asfortranarray(a)[:, 1:], b[:1])):
+        y = blas.matmul(column, row)
+        np.testing.assert_array_equal(y, column * row)
+        assert y.dtype == dtype
+        out = np.empty_like(y)
+        assert blas.matmul(column, row, out=out) is out
+        np.testing.assert_array_equal(out, y)
+    with pytest.raises(ValueError, match=r"mismatch|aligned"):
+        blas.matmul(a[:, :1], b)

@@ -384,7 +384,7 @@ maximum, minimum, fmax, fmin = map(_choice, ("maximum", "minimum", "fmax", "fmin
 
 _clip = elementwise(
     "clip",
-    lambda x, lo, hi: namespace(x).clip(x, lo, hi),
+    lambda x, lo, hi: namespace(x).clip(x, masks.beside(lo, x), masks.beside(hi, x)),
     lambda d, _y, x, lo, hi: _within(d, x, lo, hi),
     lambda d, _y, x, lo, hi: where(less(x, lo) & ~less(hi, lo), d, 0.0),
     lambda d, _y, x, lo, hi: where(greater(x, hi) | less(hi, lo), d, 0.0),
