@@ -28,7 +28,7 @@ from gpugrad.kernels.kernel import Kernel
 
 Axes = tuple[int, ...]
 SOURCE = Source("reductions.cu")
-MAPS = {"x": lambda x: x, "abs": np.abs, "square": np.square}
+MAPS: dict[str, Callable[[Any], Any]] = {"x": lambda x: x, "abs": np.abs, "square": np.square}
 CODES = {name: code for code, name in enumerate([*MAPS, "ties"])}  # as in reductions.cu
 
 

@@ -269,7 +269,7 @@ def _deviations_value(x: Any, m: Any, s: Any, *, axis: tuple[int, ...]) -> Any:
 
 
 def _deviations_vjp(needs: Any, g: Any, _y: Any, x: Any, m: Any, s: Any, *, axis: tuple[int, ...]) -> list[Any]:
-    share = conjugated(g * s) if needs[0] or needs[1] else None
+    share: Any = conjugated(g * s) if needs[0] or needs[1] else None
     return [share, -share if needs[1] else None, g * _deviations(x, m, ones_like(s), axis=axis) if needs[2] else None]
 
 
