@@ -20,6 +20,7 @@ _LIMIT, _KEPT, _COUNT, _BLOCKS = pool._LIMIT, pool._KEPT, pool._COUNT, np.uint64
 _ONE, _TWO = np.uint64(1), np.uint64(2)
 
 usable_size = types.ExternalFunction("malloc_usable_size", _WORD(_WORD))  # of a block as it was given out, whatever NumPy says that it holds
+memset = types.ExternalFunction("memset", _WORD(_WORD, types.int32, _WORD))
 
 
 @intrinsic
@@ -48,8 +49,9 @@ def _taken(state, i):  # type: ignore[no-untyped-def]
     return address
 
 
-def _malloc(state, size):  # type: ignore[no-untyped-def]
-    """The block that was freed last of those that are large enough, and not much larger: it is the likeliest to be in the cache."""
+@jit.inlined
+def _fitting(state, size):  # type: ignore[no-untyped-def]
+    """The block that was freed last of those that are large enough, and not much larger: it is the likeliest to be in the cache. 0 if there is none."""
     if size >= _LEAST:
         i = state[_COUNT]
         while i > np.uint64(0):
@@ -57,11 +59,21 @@ def _malloc(state, size):  # type: ignore[no-untyped-def]
             have = state[_BLOCKS + _TWO * i + _ONE]
             if have >= size and have - size <= size >> np.uint64(3):
                 return _taken(state, i)
-    return _call(state[1], state[0], size, np.uint64(0))
+    return np.uint64(0)
+
+
+def _malloc(state, size):  # type: ignore[no-untyped-def]
+    block = _fitting(state, size)
+    return block if block != np.uint64(0) else _call(state[1], state[0], size, np.uint64(0))
 
 
 def _calloc(state, count, size):  # type: ignore[no-untyped-def]
-    return _call(state[2], state[0], count, size)  # fresh pages are zero already, and take no memory before they are written
+    """Fresh pages are zero already, but each costs more when it is first written than filling one that is there."""
+    if size == np.uint64(0) or count <= np.uint64(2**62) // size:
+        block = _fitting(state, count * size)
+        if block != np.uint64(0):
+            return memset(block, np.int32(0), count * size)
+    return _call(state[2], state[0], count, size)
 
 
 def _realloc(state, block, size):  # type: ignore[no-untyped-def]
