@@ -382,9 +382,16 @@ def _sum_of_shares(g: Any, a: Any, b: Any, of: str) -> Any:
 
 maximum, minimum, fmax, fmin = map(_choice, ("maximum", "minimum", "fmax", "fmin"))
 
+
+def _clipped(x: Any, lo: Any, hi: Any) -> Any:
+    if getattr(x, "dtype", np.dtype(float)).kind == "V":  # NumPy's clip makes bfloat16 float32
+        return np.minimum(np.maximum(x, masks.beside(lo, x)), masks.beside(hi, x))
+    return namespace(x).clip(x, lo, hi)
+
+
 _clip = elementwise(
     "clip",
-    lambda x, lo, hi: namespace(x).clip(x, masks.beside(lo, x), masks.beside(hi, x)),
+    _clipped,
     lambda d, _y, x, lo, hi: _within(d, x, lo, hi),
     lambda d, _y, x, lo, hi: where(less(x, lo) & ~less(hi, lo), d, 0.0),
     lambda d, _y, x, lo, hi: where(greater(x, hi) | less(hi, lo), d, 0.0),

@@ -126,6 +126,42 @@ def test_bfloat16(name):
     np.testing.assert_allclose(g.data.astype(float), truth, rtol=2e-2)
 
 
+NUMBERS = {
+    "x * 0.5": lambda x: x * 0.5, "2 * x": lambda x: 2 * x, "x + 1.5": lambda x: x + 1.5, "1 - x": lambda x: 1 - x, "1 / x": lambda x: 1 / x, "x / 3": lambda x: x / 3,
+    "x ** 2": lambda x: x**2, "x ** 2.5": lambda x: x**2.5, "2.0 ** x": lambda x: 2.0**x, "maximum": lambda x: gg.maximum(x, 1.0), "arctan2": lambda x: gg.arctan2(x, 1.0),
+    "where": lambda x: gg.where(gg.greater(x, 1), x, 0.5), "clip": lambda x: gg.clip(x, 0.625, 1.25), "mod": lambda x: gg.mod(x, 0.625), "hypot": lambda x: gg.hypot(2.0, x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_python_numbers_do_not_widen_bfloat16(name):
+    """In any mode and at any level; NumPy's own operators would make it float32."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    f, values = NUMBERS[name], np.array([0.5, 1.5, 0.75])
+    x = values.astype(ml_dtypes.bfloat16)
+    t = gg.tensor(x, requires_grad=True)
+    y = f(t)
+    (g,) = gg.autograd.grad(y.sum(), t)
+    second = gg.grad(lambda x: gg.sum(gg.grad(lambda x: gg.sum(f(x)))(x)))(x)
+    found = [y.data, f(gg.tensor(x)).data, g.data, gg.jvp(f, (x,), (x,))[0], gg.jvp(f, (x,), (x,))[1], second]
+    assert [np.asarray(v).dtype.name for v in found] == ["bfloat16"] * 6
+    with gg.no_grad():
+        assert f(t).dtype == ml_dtypes.bfloat16
+    np.testing.assert_allclose(y.data.astype(float), gg.tensor(f(gg.tensor(values))).data, rtol=1e-2)
+    np.testing.assert_allclose(g.data.astype(float), gg.grad(lambda x: gg.sum(f(x)))(values), rtol=3e-2, atol=1e-2)
+
+
+def test_numbers_beside_other_dtypes_are_numpys():
+    for dtype in (np.float16, np.float32, np.float64, np.int32, np.complex64):
+        x = np.array([1, 2], dtype)
+        for number in (2, 0.5, True):
+            assert (gg.tensor(x) * number).dtype == (x * number).dtype
+            assert gg.multiply(number, x).dtype == (number * x).dtype
+    structured = np.zeros(2, [("a", "f4")])
+    with pytest.raises(TypeError):
+        gg.multiply(structured, 2.0)
+
+
 @pytest.mark.parametrize(
     "name",
     [
