@@ -17,6 +17,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from gpugrad import blas
 from gpugrad.backend import namespace
+from gpugrad.kernels import reductions
 from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
 from gpugrad.ops.fit import Shape, astype, dtype_of, is_half, shape_of, zeros_like
@@ -187,7 +188,7 @@ def _euclidean(a: Any, axis: tuple[int, ...]) -> Any:
     """The root of the sum of squares, if no square can have overflowed or lost digits (on a GPU the question would cost a synchronisation)."""
     if namespace(a) is np:
         with np.errstate(over="ignore", under="ignore"):
-            squares = np.square(a).sum(axis=axis, keepdims=True)
+            squares = reductions.total(a, axis=axis, of="square", keepdims=True)
         limits = np.finfo(squares.dtype)
         if ((squares > limits.tiny / limits.eps) & (squares < np.inf)).all():
             return np.sqrt(squares)
@@ -202,7 +203,7 @@ def _scaled(a: Any, p: float, axis: tuple[int, ...]) -> Any:
     m = (a.max if p > 0 else a.min)(axis=axis, keepdims=True)
     scale = xp.where((m > 0) & (m < np.inf), m, xp.ones((), a.dtype))
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
-        total = xp.power(a / scale, p).sum(axis=axis, keepdims=True)
+        total = reductions.total(xp.power(a / scale, p), axis=axis, keepdims=True)
         return xp.power(total, 1 / p) * scale
 
 
