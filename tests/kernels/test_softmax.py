@@ -217,6 +217,25 @@ def test_curvatures_are_derivatives_of_the_slopes(twin: str, dtype: Any, log: bo
 
 
 @every_twin
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("shape", [(9, 7, 1), (1, 7, 33), (2, 1500, 1)], ids=str)
+def test_nothing_reads_a_dominant_element(twin: str, log: bool, shape: Any) -> None:
+    """Near 1 it has lost the digits of 1 - p. The same slopes and curvatures, to the bit, whether it is 0.6 or 0.99 beside the same others."""
+    name = "log_softmax" if log else "softmax"
+    c, g, y = (logits(shape, np.float32) for _ in range(3))
+    y = (0.1 * abs(y) / shape[1]).astype(np.float32)
+    results = []
+    for top in (0.6, 0.99):
+        y[:, 4] = top
+        of = np.log(y) if log else y
+        results.append([run(twin, f"{name}_slope", g, of), *run(twin, f"{name}_curvature", c, g, of)])
+        for d in results[-1][: 1 if log else 2]:
+            assert_allclose(d[:, 4], -np.delete(d, 4, 1).sum(1), rtol=2e-5, atol=1e-6)
+    for a, b in zip(*results):
+        assert_array_equal(a, b)
+
+
+@every_twin
 def test_a_tangent_is_a_curvature_without_the_second_cotangent(twin: str) -> None:
     for shape in (ROWS, COLUMNS):
         c, y = logits(shape, np.float32), run("reference", "log_softmax", logits(shape, np.float32, 4))
