@@ -28,12 +28,23 @@ def _activation(normal: Arrays, n: int, act: str) -> Call:
     return (normal(n // COLUMNS, COLUMNS), normal(n // COLUMNS, COLUMNS)), {"act": act}
 
 
-def _rows(normal: Arrays, n: int, axis: int = 1) -> Call:
-    return (normal(n // COLUMNS, COLUMNS),), {"axis": axis, "eps": 1e-5}
+def _normalised(arrays: int, vectors: int, channels: bool = False) -> Callable[[Arrays, int], Call]:
+    """Of rows, or of columns as in batch norm: x, a weight and a bias; or x with its moments, a weight, more arrays of the size of x, and vectors."""
 
+    def arguments(normal: Arrays, n: int) -> Call:
+        rows = n // COLUMNS
+        shape, options = ((rows, COLUMNS, 1), {"along": 1}) if channels else ((1, rows, COLUMNS), {"along": 2})
+        if not arrays:
+            return (normal(*shape), normal(COLUMNS), normal(COLUMNS)), {"eps": 1e-5, **options}
+        return (
+            normal(*shape),
+            abs(normal(4, shape[1])),
+            normal(COLUMNS),
+            *[normal(*shape) for _ in range(arrays)],
+            *[normal(COLUMNS) for _ in range(vectors)],
+        ), options
 
-def _slope(normal: Arrays, n: int, axis: int = 1) -> Call:
-    return (normal(n // COLUMNS, COLUMNS), normal(n // COLUMNS, COLUMNS), abs(normal((n // COLUMNS, COLUMNS)[1 - axis]))), {"axis": axis}
+    return arguments
 
 
 def _labelled(normal: Arrays, n: int) -> Call:
@@ -56,10 +67,12 @@ CASES: dict[str, tuple[str, str, Callable[[Arrays, int], Call]]] = {  # what is 
     "extremum, rows": ("extremum", "max_j x_ij", lambda normal, n: ((normal(n // COLUMNS, COLUMNS),), {"axis": (1,)})),
     "moments, rows": ("moments", "mean and sum of squared deviations", lambda normal, n: ((normal(n // COLUMNS, COLUMNS),), {"axis": (1,)})),
     "cross_entropy": ("cross_entropy", "-log softmax(x)_label, and softmax(x) - onehot(label)", _labelled),
-    "standardize, rows": ("standardize", "(x - mean) / sqrt(var + eps)", _rows),
-    "standardize, columns": ("standardize", "(x - mean) / sqrt(var + eps)", lambda normal, n: _rows(normal, n, 0)),
-    "slope, rows": ("slope", "r (d - mean(d) - h mean(h d))", _slope),
-    "slope, columns": ("slope", "r (d - mean(d) - h mean(h d))", lambda normal, n: _slope(normal, n, 0)),
+    "standardize, rows": ("standardize", "(x - mean) / sqrt(var + eps) w + b", _normalised(0, 0)),
+    "standardize, columns": ("standardize", "(x - mean) / sqrt(var + eps) w + b", _normalised(0, 0, True)),
+    "standardize_backward, rows": ("standardize_backward", "dx, dw and db", _normalised(1, 0)),
+    "standardize_backward, columns": ("standardize_backward", "dx, dw and db", _normalised(1, 0, True)),
+    "standardize_twice, rows": ("standardize_twice", "the derivatives of <c, dx> + <c_w, dw> + <c_b, db>", _normalised(2, 2)),
+    "standardize_twice, columns": ("standardize_twice", "the derivatives of <c, dx> + <c_w, dw> + <c_b, db>", _normalised(2, 2, True)),
     "dropout": ("dropout", "x mask / (1 - p)", lambda normal, n: ((normal(n),), {"p": 0.5, "key": (1, 2), "counter": 0})),
     "sgd": ("sgd", "p - lr g", lambda normal, n: ((*_update(2)(normal, n)[0], None), {"lr": 1e-3})),
     "adam": ("adam", "p - lr m^ / (sqrt(v^) + eps)", lambda normal, n: ((*_update(4)(normal, n)[0], None), {"lr": 1e-3, "step": 3})),
