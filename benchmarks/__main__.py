@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run them all and write RESULTS.md."""
+"""``python -m benchmarks``: run them all and write RESULTS.md, and docs/bandwidth.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.harness import machine
 
-ALL = ("chain", "mlp", "training", "kernels", "operations", "long_chain", "memory", "floor", "import_time", "gpu")
+ALL = ("chain", "mlp", "training", "kernels", "operations", "bandwidth", "long_chain", "memory", "floor", "import_time", "gpu")
 
 
 def main() -> None:
@@ -28,6 +28,8 @@ def main() -> None:
         print(sections[-1], flush=True)
     if not args.quick and args.only == ALL:
         (Path(__file__).parent / "RESULTS.md").write_text("\n\n".join(sections) + "\n")
+        page = sections[1 + ALL.index("bandwidth")].removeprefix("#")  # which has a page of its own in docs/ as well
+        (Path(__file__).parent.parent / "docs" / "bandwidth.md").write_text(f"{page}\n\nWritten by `python -m benchmarks` on this machine:\n\n{machine()}\n")
 
 
 if __name__ == "__main__":

@@ -11,85 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import mlp
+from benchmarks import bandwidth, mlp
 from benchmarks.harness import NAMES, Results, against, child, in_turn, is_installed, number, table, timed, verdict
 
-STEPS_BETWEEN_WAITS = 20  # a GPU is kept busy ahead of the host; waiting after each step would measure the waiting
 CONTENDERS = ("gpugrad", "torch", "torch:compile", "jax", "cupy")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 MEGABYTES = (1, 64, 512)
 BANDWIDTH_TARGET = 0.85
-KERNELS = ("copy", "bias_act", "act_backward", "cross_entropy", "sgd", "adam")
-
-
-# ------------------------------------------------------------------------------------------------- kernels
-
-
-def bandwidth(kernel: str, megabytes: float, seconds: float) -> dict[str, float]:
-    """GB/s that a kernel moves whose largest array has this size; us of a call."""
-    import cupy as cp
-
-    run, moved = CASES[kernel](cp, int(megabytes * 250_000))
-
-    def several() -> None:
-        for _ in range(STEPS_BETWEEN_WAITS):
-            run()
-        cp.cuda.Device().synchronize()
-
-    each = timed(several, seconds) / STEPS_BETWEEN_WAITS
-    return {"GB/s": moved / each / 1e9, "us": each * 1e6}
-
-
-def _copy(cp: Any, n: int) -> tuple[Callable[[], Any], float]:
-    a = cp.random.standard_normal(n, dtype=np.float32)
-    b = cp.empty_like(a)
-    return (lambda: b.data.copy_from_device_async(a.data, a.nbytes, cp.cuda.get_current_stream())), 2 * a.nbytes
-
-
-def _bias_act(cp: Any, n: int) -> tuple[Callable[[], Any], float]:
-    from gpugrad.kernels.linear import bias_act
-
-    z, b = cp.random.standard_normal((-(-n // 1024), 1024), dtype=np.float32), cp.ones(1024, np.float32)
-    return (lambda: bias_act(z, b, "relu")), 2 * z.nbytes
-
-
-def _act_backward(cp: Any, n: int) -> tuple[Callable[[], Any], float]:
-    from gpugrad.kernels.linear import act_backward
-
-    g, y = (cp.random.standard_normal((-(-n // 1024), 1024), dtype=np.float32) for _ in range(2))
-    return (lambda: act_backward(g, y, "relu")), 3 * g.nbytes
-
-
-def _cross_entropy(cp: Any, n: int) -> tuple[Callable[[], Any], float]:
-    from gpugrad import nn, value_and_grad
-
-    x = cp.random.standard_normal((-(-n // 1024), 1024), dtype=np.float32)
-    labels = cp.random.randint(0, 1024, len(x))
-    both = value_and_grad(lambda x: nn.functional.cross_entropy(x, labels))
-    return (lambda: both(x)), 2 * x.nbytes
-
-
-def _optimizer(name: str, arrays: int) -> Callable[[Any, int], tuple[Callable[[], Any], float]]:
-    def case(cp: Any, n: int) -> tuple[Callable[[], Any], float]:
-        import gpugrad as gg
-        from gpugrad import optim
-
-        parts = [gg.tensor(cp.random.standard_normal(n // 8, dtype=np.float32), device="cuda", requires_grad=True) for _ in range(8)]
-        for p in parts:
-            p.grad = gg.ones_like(p.detach())
-        return getattr(optim, name)(parts, lr=1e-3).step, arrays * 4.0 * n
-
-    return case
-
-
-CASES = {
-    "copy": _copy,
-    "bias_act": _bias_act,
-    "act_backward": _act_backward,
-    "cross_entropy": _cross_entropy,
-    "sgd": _optimizer("SGD", 3),  # p and g read, p written
-    "adam": _optimizer("Adam", 7),  # p, g, m, v read; p, m, v written
-}
 
 
 # ------------------------------------------------------------------------------------------------- training steps
@@ -108,7 +36,7 @@ def steps(contender: str, sizes: list[int], batch: int, optimizer: str, precisio
         return loss
 
     loss = float(run(10))
-    return {"loss": loss, "ms": timed(lambda: run(STEPS_BETWEEN_WAITS), seconds) / STEPS_BETWEEN_WAITS * 1e3}
+    return {"loss": loss, "ms": timed(lambda: run(bandwidth.STEPS_BETWEEN_WAITS), seconds) / bandwidth.STEPS_BETWEEN_WAITS * 1e3}
 
 
 Run = tuple[Callable[[], Any], Callable[[Any], Any]]  # a step, which gives the loss; waiting for it
@@ -206,10 +134,6 @@ def _dtype(precision: str) -> Any:
 # ------------------------------------------------------------------------------------------------- reporting
 
 
-def measure(contender: str, what: str, **case: Any) -> dict[str, float]:
-    return bandwidth(**case) if what == "bandwidth" else steps(contender, **case)
-
-
 def report(rounds: int, quick: bool) -> str:
     if not _has_gpu():
         return "## On a GPU\n\nThere was no GPU (or no CuPy) where this page was made: nothing on it has run on one. `python -m benchmarks --only gpu` measures this where there is one."
@@ -225,25 +149,24 @@ def _has_gpu() -> bool:
 
 
 def _kernel_tables(rounds: int, quick: bool) -> list[str]:
+    """Every kernel's bandwidth beside that of a copy from one array on the device to another; the target is for arrays of 64 MB and more."""
     sizes = (0.1, 1) if quick else MEGABYTES
-    found = {
-        (k, m): in_turn("gpu", ("gpugrad",), rounds, what="bandwidth", kernel=k, megabytes=m, seconds=0.01 if quick else 0.5)["gpugrad"]
-        for k in KERNELS
-        for m in sizes
-    }
-    rows = [[k, *(found[k, m]["GB/s"] for m in sizes), *(found[k, m]["GB/s"] / found["copy", m]["GB/s"] for m in sizes)] for k in KERNELS]
-    head = ["kernel, float32", *(f"GB/s at {m} MB" for m in sizes), *(f"of a copy's at {m} MB" for m in sizes)]
-    verdicts = []
-    for kernel in ("cross_entropy", "adam"):
-        for m in sizes:
-            if m >= 64:
-                share = found[kernel, m]["GB/s"] / found["copy", m]["GB/s"]
-                verdicts.append(
-                    f"- {kernel} at {m} MB: {share:.2f} of a copy's bandwidth (target: at least {BANDWIDTH_TARGET}): {'met' if share >= BANDWIDTH_TARGET else 'missed'}."
-                )
-    launch = in_turn("gpu", ("gpugrad",), rounds, what="bandwidth", kernel="bias_act", megabytes=0.01, seconds=0.5)["gpugrad"]["us"]
-    verdicts.append(f"- the cost of a launch: {number(launch)} us for bias_act on 10 kB, Python included.")
+    found = bandwidth.rows_of(rounds, quick, "cuda", sizes)
+    copies = found.pop("copy")
+    shares = {case: [r["GB/s"] / copy["GB/s"] for r, copy in zip(rs, copies, strict=True)] for case, rs in found.items()}
+    rows = [[f"`{case}`", found[case][0]["passes"], *(r["GB/s"] for r in found[case]), *shares[case]] for case in found]
+    head = ["kernel, float32", "passes", *(f"GB/s at {m} MB" for m in sizes), *(f"of a copy's at {m} MB" for m in sizes)]
+    slow = [f"`{c}` ({number(share)} at {m} MB)" for c in shares for m, share in zip(sizes, shares[c], strict=True) if m >= 64 and share < BANDWIDTH_TARGET]
+    verdicts = [
+        "- copies: " + ", ".join(f"{number(r['GB/s'])} GB/s at {m} MB" for m, r in zip(sizes, copies, strict=True)) + ".",
+        f"- at least {BANDWIDTH_TARGET} of a copy's bandwidth at 64 MB and more: {'missed by ' + ', '.join(slow) if slow else 'met by all'}.",
+        f"- the cost of a launch: {number(_launch(rounds))} us for bias_act on 10 kB, Python included.",
+    ]
     return [table(head, rows), "\n".join(verdicts)]
+
+
+def _launch(rounds: int) -> float:
+    return in_turn("bandwidth", ("gpugrad",), rounds, case="bias_act, relu", megabytes=0.01, seconds=0.5, device="cuda")["gpugrad"]["us"]
 
 
 def _step_tables(rounds: int, quick: bool) -> list[str]:
@@ -253,7 +176,6 @@ def _step_tables(rounds: int, quick: bool) -> list[str]:
         for precision in PRECISIONS:
             for optimizer in mlp.OPTIMIZERS:
                 case = {
-                    "what": "steps",
                     "sizes": step.sizes,
                     "batch": step.batch,
                     "optimizer": optimizer,
@@ -282,4 +204,4 @@ def _name() -> str:
 
 
 if __name__ == "__main__":
-    child(measure)
+    child(steps)

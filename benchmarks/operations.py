@@ -245,7 +245,7 @@ def report(rounds: int, quick: bool) -> str:
         sizes = case.tiny if quick else case.sizes
         r = in_turn("operations", CONTENDERS, rounds, case=name, sizes=sizes, seconds=seconds)
         if name != "dropout":  # each library draws a mask of its own
-            _check_gradients(name, r)
+            check_gradients(name, r)
         least = case.passes * 4 * math.prod(sizes[:2]) / bandwidth / 1e6
         ratio = against(r, "ms")
         rows.append([f"{case.what}: {' x '.join(f'{n:,}' for n in sizes)}", *(r.get(c, {}).get("ms") for c in CONTENDERS), least, ratio, case.target])
@@ -259,7 +259,7 @@ def report(rounds: int, quick: bool) -> str:
     )
 
 
-def _check_gradients(name: str, results: Results) -> None:
+def check_gradients(name: str, results: Results) -> None:
     """All contenders computed the same."""
     norms = {c: r["value"] for c, r in results.items()}
     if max(norms.values()) > min(norms.values()) * 1.001 + 1e-5:

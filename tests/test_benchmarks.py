@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import chain, floor, harness, long_chain, mlp, training
+from benchmarks import bandwidth, chain, floor, harness, long_chain, mlp, operations, training
 
 
 @pytest.mark.parametrize("mix", chain.MIXES)
@@ -59,6 +59,36 @@ def test_contenders_that_do_not_learn_are_found_out() -> None:
     for loss in (0.4, 2.3):
         with pytest.raises(RuntimeError, match="did not learn the same"):
             training.check_losses({"gpugrad": {"loss": loss}, "torch": {"loss": 0.3 if loss < 1 else 2.29}})
+
+
+@pytest.mark.parametrize("case", operations.CASES)
+def test_operations_of_both_libraries_have_one_gradient(case: str) -> None:
+    pytest.importorskip("torch")
+    sizes = list(operations.CASES[case].tiny)
+    results = {c: operations.measure(c, case, sizes, 0.0) for c in ("gpugrad", "torch")}
+    assert all(r["ms"] > 0 and np.isfinite(r["value"]) for r in results.values())
+    if case != "dropout":  # whose masks are each library's own
+        operations.check_gradients(case, results)
+
+
+def test_operations_that_compute_something_else_are_found_out() -> None:
+    with pytest.raises(RuntimeError, match="different norms"):
+        operations.check_gradients("softmax", {"gpugrad": {"value": 1.0}, "torch": {"value": 1.01}})
+
+
+def test_batch_norm_twice() -> None:
+    assert set(operations.measure("gpugrad", "twice", list(operations.SMALL), 0.0)) == {"backward", "second"}
+
+
+def test_every_kernel_has_a_case_of_bandwidth(device: str) -> None:
+    from gpugrad.testing.agreement import all_kernels
+
+    assert {kernel.name for kernel in all_kernels()} == {name for name, _, _ in bandwidth.CASES.values()}
+    for case in ("copy", *bandwidth.CASES):
+        r = bandwidth.measure("gpugrad", case, 0.1, 0.0, device)
+        assert r["GB/s"] > 0 and r["passes"] >= 1, case
+    assert bandwidth.measure("gpugrad", "adam", 0.1, 0.0, device)["passes"] == 7
+    assert bandwidth.measure("gpugrad", "bias_act, gelu", 1, 0.0, device)["passes"] == pytest.approx(3, abs=0.01)
 
 
 def test_operations_of_a_step() -> None:
