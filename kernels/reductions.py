@@ -61,11 +61,11 @@ def _contiguous(x: Any) -> Any:
 
 
 class Layout:
-    """An array's axes in the order in which they lie in memory, forwards."""
+    """An array's axes in the order in which they lie in memory, forwards; ``forwards=False`` leaves the reduced ones in their direction."""
 
-    def __init__(self, x: Any, axes: Axes) -> None:
+    def __init__(self, x: Any, axes: Axes, forwards: bool = True) -> None:
         self.order = sorted(range(x.ndim), key=lambda i: -abs(x.strides[i]))
-        self.steps = tuple([slice(None, None, -1 if x.strides[i] < 0 else 1) for i in self.order])
+        self.steps = tuple([slice(None, None, -1 if x.strides[i] < 0 and (forwards or i not in axes) else 1) for i in self.order])
         self.axes = tuple([k for k, i in enumerate(self.order) if i in axes])
 
     def grouped(self) -> None:
@@ -265,21 +265,21 @@ SHORT = 1024  # of which several belong to a block
 DEPTH = 16  # rows that a thread adds up
 
 
-def _launch(entry: str, x: Any, out: Any, wide: Any, pieces: int, *args: Any) -> None:
-    """One entry point over the rows of x (outer, n, 1), or over its columns; results, those of pieces, go to out or to wide."""
+def launch(entry: str, x: Any, results: Sequence[Any], pieces: int, *args: Any) -> None:
+    """One entry point over the rows of x (outer, n, 1), or over its columns, each cut into pieces, with arrays for their results."""
     outer, n, inner = x.shape
     if inner == 1:
         width = _width(n, x)
         lanes = 256 if n > SHORT else _lanes(-(-n // width), 32)
-        SOURCE.launch(f"{entry}_rows", x.dtype, -(-outer * pieces // (256 // lanes)), 256, x, out, wide, outer, n, pieces, lanes, width, *args)
+        SOURCE.launch(f"{entry}_rows", x.dtype, -(-outer * pieces // (256 // lanes)), 256, x, *results, outer, n, pieces, lanes, width, *args)
     else:
         width = _width(inner, x)
         lanes = _lanes(-(-inner // width), 32)
         tiles = -(-inner // (lanes * width))
-        SOURCE.launch(f"{entry}_columns", x.dtype, outer * pieces * tiles, (lanes, 256 // lanes), x, out, wide, n, inner, pieces, tiles, width, *args)
+        SOURCE.launch(f"{entry}_columns", x.dtype, outer * pieces * tiles, (lanes, 256 // lanes), x, *results, n, inner, pieces, tiles, width, *args)
 
 
-def _pieces(x: Any) -> int:
+def pieces_of(x: Any) -> int:
     """Into how many each row or column of x (outer, n, inner) is cut."""
     _, n, inner = x.shape
     return -(-n // (PIECE if inner == 1 else DEPTH * 256 // _lanes(-(-inner // _width(inner, x)), 32)))
@@ -289,9 +289,10 @@ def _folded(entry: str, x: Any, dtype: Any, args: Sequence[Any], of_pieces: Sequ
     """The results, (outer, inner), of one launch, or of one and further ones over what it makes of pieces. dtype is that of x, or float64."""
     xp = namespace(x)
     outer, _, inner = x.shape
-    pieces = _pieces(x)
+    pieces = pieces_of(x)
     y = xp.empty((outer, pieces, inner), dtype if pieces == 1 or entry == "extremum" else np.float64)
-    _launch(entry, x, *((y, None) if y.dtype == x.dtype else (None, y)), pieces, *args, *(last if pieces == 1 else of_pieces))
+    results = (y,) if entry == "extremum" else (y, None) if y.dtype == x.dtype else (None, y)
+    launch(entry, x, results, pieces, *args, *(last if pieces == 1 else of_pieces))
     return y if pieces == 1 else _folded(entry, y, y.dtype, (None, 0) if entry == "total" else args, of_pieces, last)
 
 

@@ -23,7 +23,7 @@ NARROW = 32  # columns below which several rows are taken for one
 _of = np.uint64  # counters: Numba need not ask whether they are negative and count from the end, so loops vectorise
 
 
-def _units(run: Any, x: Any, count: int, *args: Any) -> None:
+def units(run: Any, x: Any, count: int, *args: Any) -> None:
     """``run`` over so many equal pieces of work, on several threads where there are enough elements."""
     if x.size < 2 * jit.LEAST:
         run(x, *args, _of(0), _of(count))
@@ -96,10 +96,10 @@ def _row_total(x: Any, dtype: Any, of: str, times: float, over: float) -> Any:
     pieces = -(-n // PIECE)
     if pieces == 1:
         out = np.empty(outer, dtype)
-        _units(_TOTALS[of][0], x, outer, out, _of(1), times, over)
+        units(_TOTALS[of][0], x, outer, out, _of(1), times, over)
         return out
     partials = np.empty(outer * pieces)
-    _units(_TOTALS[of][0], x, outer * pieces, partials, _of(pieces), 1.0, 1.0)
+    units(_TOTALS[of][0], x, outer * pieces, partials, _of(pieces), 1.0, 1.0)
     return (partials.reshape(outer, pieces).sum(axis=1) * times / over).astype(dtype, copy=False)
 
 
@@ -111,7 +111,7 @@ def _column_total(x: Any, dtype: Any, of: str, times: float, over: float) -> Any
     last = blocks == together == 1
     out = np.empty((outer * blocks, width), dtype if last else np.float64)
     times_now, over_now = (times, over) if last else (1.0, 1.0)
-    _units(_TOTALS[of][1], x.reshape(outer, n * inner), len(out) * -(-width // TILE), out, _of(width), _of(blocks), times_now, over_now)
+    units(_TOTALS[of][1], x.reshape(outer, n * inner), len(out) * -(-width // TILE), out, _of(width), _of(blocks), times_now, over_now)
     return out if last else _column_total(out.reshape(outer, blocks * together, inner), np.float64, "x", times, over).astype(dtype, copy=False)
 
 
@@ -211,10 +211,10 @@ def _middle_moments(x: Any) -> tuple[Any, Any]:
     blocks = -(-n // size)
     squares, means = np.empty((outer, blocks, inner)), np.empty((outer, blocks, inner))
     if inner == 1:
-        _units(_moments_of_rows, x.reshape(outer, n), outer * blocks, squares.reshape(-1), means.reshape(-1), _of(blocks))
+        units(_moments_of_rows, x.reshape(outer, n), outer * blocks, squares.reshape(-1), means.reshape(-1), _of(blocks))
     else:
         parts = squares.reshape(outer * blocks, inner), means.reshape(outer * blocks, inner)
-        _units(_moments_of_columns, x, outer * blocks * -(-inner // TILE), *parts, _of(blocks))
+        units(_moments_of_columns, x, outer * blocks * -(-inner // TILE), *parts, _of(blocks))
     return _joined(squares, means, n, size)
 
 
@@ -263,9 +263,9 @@ def _middle_deviations(x: Any, m: Any, s: Any) -> Any:
     y = np.empty(x.shape, x.dtype)
     blocks = -(-n // (PIECE if inner == 1 else ROWS))
     if inner == 1:
-        _units(_deviations_of_rows, x.reshape(outer, n), outer * blocks, m, s, y.reshape(outer, n), _of(blocks))
+        units(_deviations_of_rows, x.reshape(outer, n), outer * blocks, m, s, y.reshape(outer, n), _of(blocks))
     else:
-        _units(_deviations, x, outer * blocks, m, s, y, _of(blocks))
+        units(_deviations, x, outer * blocks, m, s, y, _of(blocks))
     return y
 
 
@@ -274,7 +274,8 @@ def _middle_deviations(x: Any, m: Any, s: Any) -> Any:
 # A maximum of floats is not vectorised, for nan forbids it; that of their bits is, made into integers of the same order. A nan lies beyond either infinity then.
 
 
-def _extremum_of(smallest: bool, dtype: Any) -> tuple[Any, Any]:
+def bits_of(dtype: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """For floats as integers: the least and the largest of a stretch, in their order; the inverse of that order; a nan, and what is beyond which there is one."""
     integer = np.dtype(f"i{dtype.itemsize}").type
     sign, magnitude, infinite = integer(8 * dtype.itemsize - 1), np.iinfo(integer).max, np.array(np.inf, dtype).view(integer)[()]
     lowest = integer(np.array(-np.inf, dtype).view(integer) ^ magnitude)
@@ -291,6 +292,12 @@ def _extremum_of(smallest: bool, dtype: Any) -> tuple[Any, Any]:
             low = min(low, ordered(bits[i, j]))
             high = max(high, ordered(bits[i, j]))
         return low, high
+
+    return range_of, ordered, magnitude, lowest, infinite
+
+
+def _extremum_of(smallest: bool, dtype: Any) -> tuple[Any, Any]:
+    range_of, ordered, magnitude, lowest, infinite = bits_of(dtype)
 
     def rows(x, out, pieces, first, last):  # type: ignore[no-untyped-def]
         """x and out as integers."""
@@ -334,9 +341,9 @@ def _middle_extremum(x: Any, smallest: bool) -> Any:
     out = np.empty((outer * blocks, inner), x.dtype)
     if inner == 1:
         integer = np.dtype(f"i{x.itemsize}")
-        _units(rows, x.reshape(outer, n).view(integer), outer * blocks, out.reshape(-1).view(integer), _of(blocks))
+        units(rows, x.reshape(outer, n).view(integer), outer * blocks, out.reshape(-1).view(integer), _of(blocks))
     else:
-        _units(columns, x, outer * blocks * -(-inner // TILE), out, _of(blocks))
+        units(columns, x, outer * blocks * -(-inner // TILE), out, _of(blocks))
     return out if blocks == 1 else _middle_extremum(out.reshape(outer, blocks, inner), smallest)
 
 
@@ -392,11 +399,11 @@ def _middle_extremum_backward(x: Any, g: Any, y: Any) -> Any:
     outer, n, inner = x.shape
     out = np.empty(x.shape, x.dtype)
     if inner == 1:
-        _units(_extremum_backward_rows, x.reshape(outer, n), outer, g, y, out.reshape(outer, n))
+        units(_extremum_backward_rows, x.reshape(outer, n), outer, g, y, out.reshape(outer, n))
     else:
         blocks = -(-n // ROWS)
         k = np.empty((outer * blocks, inner), np.int32)
-        _units(_ties_of_columns, x, len(k), y, k, _of(blocks))
+        units(_ties_of_columns, x, len(k), y, k, _of(blocks))
         share = (g / k.reshape(outer, blocks, inner).sum(axis=1)).astype(x.dtype, copy=False)
-        _units(_extremum_backward_columns, x, len(k), share, y, out, _of(blocks))
+        units(_extremum_backward_columns, x, len(k), share, y, out, _of(blocks))
     return out

@@ -14,6 +14,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from gpugrad.backend import namespace
 from gpugrad.kernels import reductions as kernels
+from gpugrad.kernels.arg_extremum import arg_extremum
 from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, not_equal, real, where
 from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, is_half, ones_like, shape_of, zeros_like
 from gpugrad.ops.index import sort
@@ -402,7 +403,15 @@ def _counted(name: str) -> Any:
     )
 
 
-_any, _all, _argmax, _argmin = map(_counted, ("any", "all", "argmax", "argmin"))
+_any, _all = map(_counted, ("any", "all"))
+_argmax, _argmin = (
+    constant(
+        name,
+        lambda x, *, axis, keepdims, smallest=smallest: arg_extremum(x, axis=axis, smallest=smallest, keepdims=keepdims),
+        samples=[Sample((2, 3), axis=1, keepdims=False), Sample((2, 3), axis=None, keepdims=True), Sample((), axis=None, keepdims=False)],
+    )
+    for name, smallest in (("argmax", False), ("argmin", True))
+)
 
 
 def any(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
