@@ -207,7 +207,7 @@ def _lines_sums_twice(x, stats, g, c, partials, channels, first, last):  # type:
 
 
 @jit.inlined
-def _added(partials):  # type: ignore[no-untyped-def]
+def added(partials):  # type: ignore[no-untyped-def]
     sums = np.zeros((partials.shape[0], partials.shape[2]))
     for k in range(partials.shape[0]):
         for i in range(partials.shape[1]):
@@ -218,7 +218,7 @@ def _added(partials):  # type: ignore[no-untyped-def]
 
 @jit.compiled
 def _forward_factors(partials, shift, w, b, stats, factors, n, eps, centred):  # type: ignore[no-untyped-def]
-    sums = _added(partials)
+    sums = added(partials)
     for c in range(w.size):
         set_moments(stats, c, shift[c], sums[0, c], sums[1, c], n, eps, centred)
         scale = stats[2, c] * w[c]
@@ -227,7 +227,7 @@ def _forward_factors(partials, shift, w, b, stats, factors, n, eps, centred):  #
 
 @jit.compiled
 def _backward_factors(partials, stats, w, dw, db, factors, n, centred):  # type: ignore[no-untyped-def]
-    sums = _added(partials)
+    sums = added(partials)
     for c in range(w.size):
         factors[0, c], factors[1, c], factors[2, c] = backward_factors(stats, c, w[c], n, centred, sums[0, c], sums[1, c])
         dw[c], db[c] = stats[2, c] * sums[1, c], sums[0, c]
@@ -236,14 +236,14 @@ def _backward_factors(partials, stats, w, dw, db, factors, n, centred):  # type:
 @jit.compiled
 def _push_factors(partials, stats, w, cw, cb, factors, n, centred):  # type: ignore[no-untyped-def]
     """From the last sums."""
-    sums, k = _added(partials), 2 if partials.shape[0] == 5 else 0
+    sums, k = added(partials), 2 if partials.shape[0] == 5 else 0
     for c in range(w.size):
         factors[0, c], factors[1, c], factors[2, c] = push_factors(stats, c, w[c], cw[c], cb[c], n, centred, sums[k, c], sums[k + 1, c])
 
 
 @jit.compiled
 def _twice_factors(partials, stats, w, cw, by_w, factors, n, centred):  # type: ignore[no-untyped-def]
-    s = _added(partials)
+    s = added(partials)
     for c in range(w.size):
         a, k, b, e, by_w[c] = twice_factors(stats, c, w[c], cw[c], n, centred, s[0, c], s[1, c], s[2, c], s[3, c], s[4, c])
         factors[0, c], factors[1, c], factors[2, c], factors[3, c] = a, k, b, e

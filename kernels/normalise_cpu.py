@@ -16,8 +16,15 @@ from gpugrad import jit
 from gpugrad.kernels import normalise
 from gpugrad.kernels import normalise_channels_cpu as channels
 from gpugrad.kernels.normalise_channels_cpu import deviation, moments_of_row
+from gpugrad.kernels.prefetch_cpu import STEP, prefetch
 
 PIECE, ROWS = 1024, 64
+
+
+@jit.inlined
+def _scale(x, m, drift, r, w, b, y):  # type: ignore[no-untyped-def]
+    for j in range(y.size):
+        y[j] = deviation(x[j], m, drift) * r * w[j] + b[j]
 
 
 @jit.compiled
@@ -26,8 +33,11 @@ def _forward_rows(x, w, b, y, stats, eps, centred, start, stop):  # type: ignore
         row, out = x[c], y[c]
         moments_of_row(row, stats, c, eps, centred)
         m, drift, r = stats[0, c], stats[1, c], stats[2, c]
-        for j in range(row.size):
-            out[j] = deviation(row[j], m, drift) * r * w[j] + b[j]
+        for k in range(0, row.size, STEP):
+            stop_k, after = min(k + STEP, row.size), (c + 1) * row.size
+            prefetch(x, after + k, after + stop_k)
+            prefetch(y, after + k, after + stop_k)
+            _scale(row[k:stop_k], m, drift, r, w[k:stop_k], b[k:stop_k], out[k:stop_k])
 
 
 # ------------------------------------------------------------------------------------------------- backward
@@ -54,47 +64,100 @@ def _row_sums(x, w, g, m, drift):  # type: ignore[no-untyped-def]
     return total, products
 
 
+@jit.summing
+def _add_row(x, w, g, m, drift, r, dw, db):  # type: ignore[no-untyped-def]
+    """Of d = w g the sums of d and d h; and to dw and db what the row gives."""
+    total, products = x.dtype.type(0), x.dtype.type(0)
+    for j in range(x.size):
+        f = g[j] * (deviation(x[j], m, drift) * r)
+        dw[j] += f
+        db[j] += g[j]
+        total += g[j] * w[j]
+        products += f * w[j]
+    return total, products
+
+
+@jit.summing
+def _add_four(rows, gs, w, m, drift, r, dw, db):  # type: ignore[no-untyped-def]
+    """The same of four rows together: dw and db are then loaded and stored a quarter as often."""
+    x0, x1, x2, x3 = rows
+    g0, g1, g2, g3 = gs
+    m0, m1, m2, m3 = m
+    e0, e1, e2, e3 = drift
+    r0, r1, r2, r3 = r
+    zero = w.dtype.type(0)
+    t0, t1, t2, t3, p0, p1, p2, p3 = zero, zero, zero, zero, zero, zero, zero, zero
+    for j in range(w.size):
+        a0, a1, a2, a3, v = g0[j], g1[j], g2[j], g3[j], w[j]
+        f0, f1 = a0 * (deviation(x0[j], m0, e0) * r0), a1 * (deviation(x1[j], m1, e1) * r1)
+        f2, f3 = a2 * (deviation(x2[j], m2, e2) * r2), a3 * (deviation(x3[j], m3, e3) * r3)
+        dw[j] += (f0 + f1) + (f2 + f3)
+        db[j] += (a0 + a1) + (a2 + a3)
+        t0, t1, t2, t3 = t0 + a0 * v, t1 + a1 * v, t2 + a2 * v, t3 + a3 * v
+        p0, p1, p2, p3 = p0 + f0 * v, p1 + f1 * v, p2 + f2 * v, p3 + f3 * v
+    return (t0, t1, t2, t3), (p0, p1, p2, p3)
+
+
 @jit.inlined
-def _add_rows(x, g, stats, i, stop, dw, db):  # type: ignore[no-untyped-def]
-    """To the sums of g h and g the rows from i to stop, four together, because the sums are then loaded and stored a quarter as often."""
-    m, drift, r = stats[0], stats[1], stats[2]
-    while i + 4 <= stop:
-        x0, x1, x2, x3, g0, g1, g2, g3 = x[i], x[i + 1], x[i + 2], x[i + 3], g[i], g[i + 1], g[i + 2], g[i + 3]
-        m0, m1, m2, m3, d0, d1, d2, d3 = m[i], m[i + 1], m[i + 2], m[i + 3], drift[i], drift[i + 1], drift[i + 2], drift[i + 3]
-        r0, r1, r2, r3 = r[i], r[i + 1], r[i + 2], r[i + 3]
-        for j in range(dw.size):
-            a = g0[j] * (deviation(x0[j], m0, d0) * r0) + g1[j] * (deviation(x1[j], m1, d1) * r1)
-            b = g2[j] * (deviation(x2[j], m2, d2) * r2) + g3[j] * (deviation(x3[j], m3, d3) * r3)
-            dw[j] += a + b
-            db[j] += (g0[j] + g1[j]) + (g2[j] + g3[j])
-        i += 4
-    while i < stop:
-        for j in range(dw.size):
-            dw[j] += g[i, j] * (deviation(x[i, j], m[i], drift[i]) * r[i])
-            db[j] += g[i, j]
-        i += 1
+def _four(a, i, k):  # type: ignore[no-untyped-def]
+    """The k-th pieces of four rows."""
+    return a[i][k : k + PIECE], a[i + 1][k : k + PIECE], a[i + 2][k : k + PIECE], a[i + 3][k : k + PIECE]
+
+
+@jit.inlined
+def _four_numbers(a, i):  # type: ignore[no-untyped-def]
+    return a[i], a[i + 1], a[i + 2], a[i + 3]
+
+
+@jit.inlined
+def _sums_of_rows(x, stats, w, g, i, stop, dw, db, sums):  # type: ignore[no-untyped-def]
+    """Of the rows from i to stop, at most four, the sums of d and d h; and to dw and db what they give."""
+    sums[:] = 0
+    for k in range(0, x.shape[1], PIECE):
+        ws, dws, dbs = w[k : k + PIECE], dw[k : k + PIECE], db[k : k + PIECE]
+        if stop - i == 4:
+            m, drift, r = _four_numbers(stats[0], i), _four_numbers(stats[1], i), _four_numbers(stats[2], i)
+            totals, products = _add_four(_four(x, i, k), _four(g, i, k), ws, m, drift, r, dws, dbs)
+            for q in range(4):
+                sums[0, q] += totals[q]
+                sums[1, q] += products[q]
+        else:
+            for q in range(stop - i):
+                c = i + q
+                total, product = _add_row(x[c][k : k + PIECE], ws, g[c][k : k + PIECE], stats[0, c], stats[1, c], stats[2, c], dws, dbs)
+                sums[0, q] += total
+                sums[1, q] += product
+
+
+@jit.inlined
+def _slope(x, w, g, m, drift, r, mean, b, dx):  # type: ignore[no-untyped-def]
+    for j in range(dx.size):
+        dx[j] = g[j] * w[j] * r - mean - deviation(x[j], m, drift) * b
 
 
 @jit.compiled
 def _backward_rows(x, stats, w, g, dx, partials, centred, first, last):  # type: ignore[no-untyped-def]
+    """dx only if it has elements. Four rows at a time; while dx of one is written, the fourth after it comes into the cache."""
     n, of = x.shape[1], x.dtype.type
+    sums = np.empty((2, 4))
     for block in range(first, last):
-        start, stop = block * ROWS, min((block + 1) * ROWS, x.shape[0])
-        if partials.size:
-            partials[:, block] = 0
-        for four in range(start, stop, 4):
-            end = min(four + 4, stop)
+        partials[:, block] = 0
+        end = min((block + 1) * ROWS, x.shape[0])
+        for start in range(block * ROWS, end, 4):
+            stop = min(start + 4, end)
+            _sums_of_rows(x, stats, w, g, start, stop, partials[0, block], partials[1, block], sums)
             if dx.size:
-                for i in range(four, end):
+                for i in range(start, stop):
                     m, drift, r = stats[0, i], stats[1, i], stats[2, i]
-                    line, out, gs = x[i], dx[i], g[i]
-                    total, products = _row_sums(line, w, gs, m, drift)
                     wide = np.float64(r)
-                    mean, b = of(wide * total / n) if centred else of(0), of(wide * wide * wide * products / n)
-                    for j in range(line.size):
-                        out[j] = gs[j] * w[j] * r - mean - deviation(line[j], m, drift) * b
-            if partials.size:
-                _add_rows(x, g, stats, four, end, partials[0, block], partials[1, block])
+                    mean, b = of(wide * sums[0, i - start] / n) if centred else of(0), of(wide * wide * sums[1, i - start] / n)
+                    for k in range(0, n, STEP):
+                        stop_k = min(k + STEP, n)
+                        after = (i + 4) * n
+                        prefetch(x, after + k, after + stop_k)
+                        prefetch(g, after + k, after + stop_k)
+                        prefetch(dx, after + k, after + stop_k)
+                        _slope(x[i][k:stop_k], w[k:stop_k], g[i][k:stop_k], m, drift, r, mean, b, dx[i][k:stop_k])
 
 
 # ------------------------------------------------------------------------------------------------- the backward of the backward
@@ -144,6 +207,14 @@ def _twice_rows(x, stats, w, g, c, cw, cb, by_x, by_g, partials, centred, first,
                     total[j] += gs[j] * (r * cs[j] - mean - deviation(line[j], m, drift) * b)
 
 
+@jit.compiled
+def _add_blocks(partials, sums):  # type: ignore[no-untyped-def]
+    wide = channels.added(partials)
+    for k in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            sums[k, j] = wide[k, j]
+
+
 # ------------------------------------------------------------------------------------------------- the calls
 
 
@@ -170,7 +241,7 @@ def backward(x: Any, stats: Any, weight: Any, g: Any, *, along: int, centred: bo
     if along == 1:
         dw, db = channels.backward(x, stats, w, g, dx, centred)
     else:
-        partials = _partials(x, 2 if needs[1] or needs[2] else 0)
+        partials = _partials(x, 2)
         _by_blocks(_backward_rows, x[0], stats, w, g[0], _row_array(dx, x), partials, centred)
         dw, db = _added(partials, needs[1:])
     return tuple([a if need else None for a, need in zip((dx, dw, db), needs, strict=True)])
@@ -210,7 +281,9 @@ def _partials(x: Any, count: int) -> Any:
 
 def _added(partials: Any, needs: Any) -> list[Any]:
     """The sums of the blocks."""
-    return [partials[k].sum(axis=0, dtype=np.float64).astype(partials.dtype) if need else None for k, need in enumerate(needs)]
+    sums = np.empty((partials.shape[0], partials.shape[2]), partials.dtype)
+    _add_blocks(partials, sums)
+    return [sums[k] if need else None for k, need in enumerate(needs)]
 
 
 def _by_blocks(run: Any, x: Any, *args: Any) -> None:

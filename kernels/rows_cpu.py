@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import jit
-from gpugrad.kernels.elementary_cpu import exp
+from gpugrad.kernels.elementary_cpu import exp_of_negative
 
 BLOCK = 4096  # elements: 16 or 32 KB
 PIECE = 1 << 16  # elements, each with its exp, that a thread takes at least
@@ -38,15 +38,16 @@ def largest(bits, i):  # type: ignore[no-untyped-def]
 
 @jit.inlined
 def exp_in_place(a):  # type: ignore[no-untyped-def]
+    """Of what is not positive."""
     for j in range(a.size):
-        a[j] = exp(a[j])
+        a[j] = exp_of_negative(a[j])
 
 
 @jit.inlined
 def exp_into(a, e):  # type: ignore[no-untyped-def]
-    """Not for a and e in the same memory: that loop is then run one element after the other."""
+    """The same, of a. Not for a and e in the same memory: that loop is then run one element after the other."""
     for j in range(a.size):
-        e[j] = exp(a[j])
+        e[j] = exp_of_negative(a[j])
 
 
 @jit.summing

@@ -12,10 +12,12 @@ import numpy as np
 
 from gpugrad import jit
 from gpugrad.kernels import softmax_columns_cpu as columns
-from gpugrad.kernels.elementary_cpu import exp, log1p
+from gpugrad.kernels.elementary_cpu import exp, exp_of_negative, log1p
+from gpugrad.kernels.prefetch_cpu import STEP, prefetch
 from gpugrad.kernels.rows_cpu import BITS, BLOCK, PIECE, exp_in_place, exp_into, largest, row_sum
 
 _HALF, _LOG_HALF = 0.5, float(np.log(0.5))
+_WIDE = 128  # columns: rows of fewer go through the loops some at a time
 _NARROW = 16  # columns: fewer are copied to rows, for a strip of them fills no vector
 
 
@@ -45,6 +47,35 @@ def _softmax_rows(x, bits, scale, m, maxima, y, start, stop):  # type: ignore[no
             f = y.dtype.type(s * (0 * t) if m[i] == -np.inf else s / t)
             for j in range(n):
                 y[i, j] *= f
+
+
+@jit.summing
+def _exp_and_sum(x, m, e):  # type: ignore[no-untyped-def]
+    """exp(x - m) of a piece, and their sum."""
+    zero = x.dtype.type(0)
+    total = zero
+    for j in range(e.size):
+        e[j] = exp_of_negative(zero if x[j] == m else x[j] - m)
+        total += e[j]
+    return total
+
+
+@jit.compiled
+def _softmax_wide_rows(x, bits, scale, m, maxima, y, start, stop):  # type: ignore[no-untyped-def]
+    """While exp is computed the next row comes into the cache. Sums are made in float64 of those of pieces, of which a lane of the vector units adds up 16."""
+    n = x.shape[1]
+    for i in range(start, stop):
+        maxima[i] = largest(bits, i)
+        line, out, t = x[i], y[i], 0.0
+        for k in range(0, n, STEP):
+            end, after = min(k + STEP, n), (i + 1) * n
+            prefetch(x, after + k, after + end)
+            prefetch(y, after + k, after + end)
+            t += _exp_and_sum(line[k:end], m[i], out[k:end])
+        s = np.float64(scale[i]) if scale.size else 1.0
+        f = y.dtype.type(s * (0 * t) if m[i] == -np.inf else s / t)
+        for j in range(n):
+            out[j] *= f
 
 
 @jit.inlined
@@ -95,7 +126,7 @@ def softmax(x: Any, scale: Any = None) -> Any:
     a = _rows(x)
     y, m = np.empty(a.shape, a.dtype), np.empty(len(a), a.dtype)
     scale = m[:0] if scale is None else np.ascontiguousarray(scale, a.dtype).reshape(-1)
-    _shared(_softmax_rows, a, a.view(BITS[a.dtype.char]), scale, m, m.view(BITS[a.dtype.char]), y)
+    _shared(_softmax_wide_rows if a.shape[1] >= _WIDE else _softmax_rows, a, a.view(BITS[a.dtype.char]), scale, m, m.view(BITS[a.dtype.char]), y)
     return _lines(y, x.shape)
 
 
