@@ -56,22 +56,14 @@ def in_range(places: Any, count: int, name: str, instead: int = 0, from_end: boo
             refuse(name, places, count, from_end)
         places = as_int64(np, places)
         return np.where(places < 0, places + count, places)
-    wide = xp.ascontiguousarray(as_int64(xp, places))
-    kept = xp.empty(places.shape, np.int64)
-    SOURCE.launch(
-        "check_places",
-        np.float32,
-        -(-wide.size // 256),
-        256,
-        wide,
-        kept,
-        wide.size,
-        count,
-        int(from_end),
-        instead,
-        refusals.number(name),
-        refusals.address(wide),
-    )
+    return checked(xp.ascontiguousarray(as_int64(xp, places)), count, name, instead, from_end)
+
+
+def checked(places: Any, count: int, name: str, instead: int, from_end: bool) -> Any:
+    """What a GPU does with such int64 places."""
+    kept = namespace(places).empty(places.shape, np.int64)
+    how = int(from_end), instead, refusals.number(name), refusals.address(places)
+    SOURCE.launch("check_places", np.float32, -(-places.size // 256), 256, places, kept, places.size, count, *how)
     return kept
 
 
@@ -157,13 +149,19 @@ def _cuda_gather(x: Any, places: Any, *, skip: int | None = None, from_end: bool
 
 
 def _cuda_segment_sum(values: Any, places: Any, *, count: int, skip: int | None = None, name: str = "scatter_add") -> Any:
-    xp = namespace(values)
-    n, width = values.shape
+    y = summed(values, in_range(places, count, name, count), count)
+    if skip is not None:
+        y[skip] = 0
+    return y
+
+
+def summed(values: Any, places: Any, count: int) -> Any:
+    """The sums of rows whose places are not negative; those of ``count`` and beyond are left out."""
+    xp, (n, width) = namespace(values), values.shape
     y = xp.zeros((count, width), values.dtype)
     if not y.size or not n:
-        in_range(places, count, name)
         return y
-    values, places = xp.ascontiguousarray(values), in_range(places, count, name, count)
+    values = xp.ascontiguousarray(values)
     order = xp.argsort(places, kind="stable")
     places = places[order]
     windows = -(-n // WINDOW)
@@ -172,8 +170,6 @@ def _cuda_segment_sum(values: Any, places: Any, *, count: int, skip: int | None 
     columns = min(-(-width // (lanes * pack)), 65535)
     SOURCE.launch("sum_windows", values.dtype, (-(-windows // rows), columns), (lanes, rows), values, order, places, y, heads, tails, n, count, width, pack)
     SOURCE.launch("join_windows", values.dtype, windows - 1, (32, 8), places, heads, tails, y, n, count, width)
-    if skip is not None:
-        y[skip] = 0
     return y
 
 
