@@ -6,6 +6,7 @@ there is nothing to do, start anew after a fork, and are shared by all Python th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -47,17 +48,22 @@ def _processors() -> int:
 
 def _quotas(own: Path, mounted: Path) -> Iterator[int]:
     """The quotas of a process's control group and of those around it, in processors: cpu.max holds "quota period" in microseconds, or "max period"."""
+    for text in control_group("cpu.max", own, mounted):
+        with contextlib.suppress(ValueError):
+            quota, period = text.split()
+            if quota != "max":
+                yield math.ceil(int(quota) / int(period))
+
+
+def control_group(setting: str, own: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> Iterator[str]:
+    """What the files of that name say, of this process's control group and of those around it."""
     try:
         group = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::")).strip("/")
     except (OSError, StopIteration):
         return
     for path in (mounted / group, *(mounted / group).parents):
-        try:
-            quota, period = (path / "cpu.max").read_text().split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            yield math.ceil(int(quota) / int(period))
+        with contextlib.suppress(OSError):
+            yield (path / setting).read_text()
 
 
 def split(f: Callable[[int, int], Any], n: int, least: int) -> None:

@@ -81,8 +81,9 @@ class Kernel:
         """The Numba twin."""
         if self._cpu is None:
             module, name = self._cpu_path.split(":")
-            self._cpu = getattr(importlib.import_module(f"gpugrad.kernels.{module}"), name)
-            pool.install()
+            cpu = getattr(importlib.import_module(f"gpugrad.kernels.{module}"), name)
+            pool.install()  # first: a setting that makes no sense is an error of every call
+            self._cpu = cpu
         return self._cpu
 
     def __call__(self, *args: Any, **params: Any) -> Any:

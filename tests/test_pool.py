@@ -182,6 +182,89 @@ def test_a_fork_has_its_own() -> None:
     assert run(code) == "both"
 
 
+def test_kept_memory_is_given_back_before_an_allocation_fails() -> None:
+    code = BEGIN + (
+        "import resource\ndef fill(): a = [np.ones(10**7) for _ in range(4)]; del a; assert pool.kept() > 3e8\n"
+        "fill(); size = next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if line.startswith('VmSize'))\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + (60 << 20),) * 2)\n"
+        "x = np.empty(2 * 10**7); assert pool.kept() == 0; del x; fill(); x = np.zeros(2 * 10**7); assert not x[::1000].any(); del x\n"
+        "fill(); x = np.ones(10**5); x.resize(3 * 10**7, refcheck=False); assert x[0] == x[99_999] == 1 and x[-1] == 0\n"
+        "try: np.empty(10**12)\nexcept MemoryError: print('too much')"
+    )
+    assert run(code, GPUGRAD_KEEP_MEMORY="500M") == "too much"
+
+
+def test_release_while_others_allocate() -> None:
+    code = BEGIN + (
+        "import sys, threading, time; sys.setswitchinterval(1e-5); end = time.time() + 1; wrong = []\n"
+        "def release():\n    while time.time() < end: pool.release()\n"
+        "def work(i):\n    pool.install(); live = []\n    while time.time() < end:\n"
+        "        live.append(np.full(17000 + len(live) * 997, i))\n"
+        "        if len(live) > 8 and not (live.pop(i) == i).all(): wrong.append(i)\n"
+        "threads = [threading.Thread(target=release)] + [threading.Thread(target=work, args=(i,)) for i in range(3)]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]; pool.release(); print(wrong, pool.kept(), pool._installed.state[pool._COUNT])"
+    )
+    assert run(code) == "[] 0 0"
+
+
+def test_nobody_waits_for_the_one_who_is_inside() -> None:
+    """As a child of a fork would, for ever."""
+    state = pool._installed.state  # type: ignore[union-attr]
+    a = np.empty(N)
+    del a
+    kept = pool.kept()
+    state[pool._BUSY] = 1
+    try:
+        b, c = np.full(N, 3.0), np.zeros(N)
+        assert b[-1] == 3 and not c.any() and pool.kept() == kept
+        del b, c
+        pool.release()
+        assert pool.kept() == kept
+    finally:
+        state[pool._BUSY] = 0
+    pool.release()
+    assert pool.kept() == 0
+
+
+def test_what_is_not_wanted_any_more_goes() -> None:
+    """A program that makes arrays of other sizes from now on does not hold the old ones for ever."""
+    old = [np.empty(40 * N) for _ in range(3)]
+    del old
+    assert pool.kept() > 3 * 320 * N
+    for _ in range(pool._PATIENCE + 3):
+        np.empty(N)
+    assert pool.kept() < 2 * 8 * N
+
+
+def test_a_context_has_its_own() -> None:
+    """The first kernel may be called in a task, which has a context of its own; what comes after it begins anew."""
+    code = (
+        "import contextvars\n"
+        + BEGIN.replace("pool.install()", "contextvars.copy_context().run(pool.install)")
+        + "before = name(); pool.install(); print(before, name())"
+    )
+    assert run(code) == "default_allocator gpugrad"
+
+
+def test_a_limit_that_makes_no_sense_is_an_error_of_every_call() -> None:
+    code = (
+        "import numpy as np, gpugrad as gg; from gpugrad.kernels import masks; x = np.ones(10**5)\n"
+        "for _ in range(2):\n    try: masks.positive(x, x)\n    except ValueError as error: print(error)"
+    )
+    assert run(code, GPUGRAD_KEEP_MEMORY="lots").count("GPUGRAD_KEEP_MEMORY is 'lots', expected a number of bytes") == 2
+
+
+def test_zeros_of_every_size_near_the_border_and_large_counts() -> None:
+    for n in [*range(pool.LEAST - 40, pool.LEAST + 40, 7), pool.LEAST + 4095, pool.LEAST + 4097]:
+        a = np.full(n + n // 9, 255, np.uint8)
+        del a
+        a = np.zeros(n, np.uint8)
+        assert not a.any() and address(a) % 16 == 0
+    with pytest.raises((MemoryError, ValueError)):
+        np.zeros((1 << 31, 1 << 31), np.float64)
+    assert np.empty(0).size == np.zeros((0, 10**9)).size == 0
+
+
 def test_it_can_be_switched_off_and_leaves_others_alone() -> None:
     assert run(BEGIN + "print(name(), pool.kept()); pool.release()", GPUGRAD_KEEP_MEMORY="0") == "default_allocator 0"
     assert run(BEGIN + "print(pool.limit(), pool._installed.state[pool._LIMIT])", GPUGRAD_KEEP_MEMORY="3m") == f"{3 << 20} {3 << 20}"
@@ -205,4 +288,15 @@ def test_limits() -> None:
     assert pool._limit("512M") == 512 << 20
     assert pool._limit(" 2g ") == 2 << 30
     assert pool._limit("1000") == 1000
-    assert 0 < pool._limit(None) <= 1 << 30
+    assert 0 < pool._limit(None) <= 1 << 29
+
+
+def test_a_container_keeps_an_eighth_of_what_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    for said, expected in (("max\n", pool._limit.__wrapped__(None)), ("268435456\n", 32 << 20)):
+        monkeypatch.setattr(pool, "control_group", lambda setting, said=said: [said] if setting == "memory.max" else [])
+        assert pool._limit.__wrapped__(None) == expected
+    monkeypatch.setattr(pool, "control_group", lambda setting: [])
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1 << 27, resource.RLIM_INFINITY))
+    assert pool._limit.__wrapped__(None) == 16 << 20
