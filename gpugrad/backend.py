@@ -19,6 +19,7 @@ from numpy import ndarray
 
 CUDA_REMEDY = "Install CuPy (pip install 'gpugrad[cuda12]' or 'gpugrad[cuda13]', after the CUDA version that nvidia-smi shows), or use device='cpu'."
 
+NOT_NUMBERS = "OSUmM"  # kinds of dtypes
 
 waited: Callable[[], Any] = lambda: None  # called when the host has waited for a device; gpugrad.cuda.refusals says what for
 
@@ -163,11 +164,17 @@ def _import_array(obj: Any) -> Any:
             return cupy().from_dlpack(obj)
         return np.from_dlpack(obj)
     array = np.asarray(obj)
-    if array.dtype.kind in "OSUmM":
+    if array.dtype.kind in NOT_NUMBERS:
         raise TypeError(
             f"cannot make an array of {type(obj).__name__} {obj!r:.60}: expected numbers in a regular nest (ragged rows, None and arbitrary objects are not)"
         )
     return array
+
+
+def check_numbers(name: str, array: Any) -> None:
+    """Raise TypeError where an array holds objects, strings or dates, whose functions would be nan or nonsense."""
+    if array.dtype.kind in NOT_NUMBERS:
+        raise TypeError(f"{name}: got {array.tolist()!r:.60} of dtype {array.dtype}, expected numbers (None, strings and other objects are not)")
 
 
 def mixed_devices(args: Any) -> DeviceError | None:

@@ -106,7 +106,14 @@ def _fall_back(f: Callable[..., Any], name: str, args: Any, params: Any) -> Any:
         given = f" with {', '.join(params)}=" if params else ""
         raise TypeError(f"gpugrad has no derivative for {name}{given}, and the Tensor is tracked. {_REMEDY}")
     y = f(*tree.map_leaves(plain, args), **tree.map_leaves(plain, params))
-    return y if about else tree.map_leaves(lambda v: box(v) if backend.is_array(v) or isinstance(v, np.generic) else v, y)
+    return y if about else tree.map_leaves(lambda v: _boxed(v, name), y)
+
+
+def _boxed(v: Any, name: str) -> Any:
+    if not backend.is_array(v) and not isinstance(v, np.generic):
+        return v
+    backend.check_numbers(f"the result of {name}", v)
+    return box(v)
 
 
 # ------------------------------------------------------------------------------------------------- CuPy

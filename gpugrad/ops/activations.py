@@ -34,6 +34,7 @@ def _value(x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
     if not backend.is_array(x):
         return _value(np.asarray(x), act=act, a=a, b=b)[()]
     if not is_inexact(x.dtype):
+        backend.check_numbers(act, x)
         if act == "relu":
             return np.maximum(x, 0)
         x = x.astype(np.float64)

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from gpugrad import tape
-from gpugrad.backend import namespace
+from gpugrad.backend import check_numbers, namespace
 from gpugrad.kernels import Kernel, masks
 from gpugrad.ops.fit import add, dtype_of, zeros_like
+from gpugrad.ops.large import on_threads
 from gpugrad.ops.rules import REALS, Sample, constant, elementwise, general, two_arguments
 from gpugrad.tape import Tensor, binary, plain
 
@@ -91,8 +92,8 @@ _sqrt_slope = _sloped("sqrt", lambda d, y: strong_divide(d, 2 * y), lambda c, d,
 
 negative = elementwise("negative", np.negative, lambda d, _y, _x: -d)
 positive = elementwise("positive", np.positive, lambda d, _y, _x: d)
-subtract = elementwise("subtract", np.subtract, lambda d, _y, _a, _b: d, lambda d, _y, _a, _b: -d)
-multiply = elementwise("multiply", np.multiply, lambda d, _y, _a, b: d * b, lambda d, _y, a, _b: d * a)
+subtract = elementwise("subtract", on_threads(np.subtract), lambda d, _y, _a, _b: d, lambda d, _y, _a, _b: -d)
+multiply = elementwise("multiply", on_threads(np.multiply), lambda d, _y, _a, b: d * b, lambda d, _y, a, _b: d * a)
 divide = true_divide = elementwise(
     "divide",
     np.divide,
@@ -298,7 +299,9 @@ def choose(c: Any, a: Any, b: Any) -> Any:
     if xp is np and isinstance(c, np.generic):  # it came of numbers alone, and goes where the arrays are
         xp = namespace(b if namespace(a) is np else a)
         c = xp.asarray(c)
-    return xp.where(c, masks.beside(a, b), masks.beside(b, a))
+    y = xp.where(c, masks.beside(a, b), masks.beside(b, a))
+    check_numbers("where", y)
+    return y
 
 
 def _fits(x: Any, other: Any, mask: Any) -> bool:
@@ -332,10 +335,23 @@ _parts = general(
 
 
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
-    """``x`` where ``condition``, else ``y``; with ``condition`` alone its nonzero indices. See :func:`numpy.where`."""
-    if x is None and y is None:
+    """``x`` where ``condition``, else ``y``; with ``condition`` alone its nonzero indices. See :func:`numpy.where`.
+
+    Raises:
+        ValueError: one branch alone.
+        TypeError: the condition or a branch is neither a number nor an array of numbers.
+    """
+    if x is None or y is None:
+        if x is not y:
+            raise ValueError("where: got one branch, expected both or neither")
         return nonzero(condition)
-    return where_op(Tensor(plain(condition)) if type(condition) is Tensor else condition if hasattr(condition, "shape") else np.asarray(condition)[()], x, y)
+    if type(condition) is Tensor:
+        condition = Tensor(plain(condition))
+    elif not hasattr(condition, "shape"):
+        condition = np.asarray(condition)
+        check_numbers("where", condition)
+        condition = condition[()]
+    return where_op(condition, x, y)
 
 
 def _choice_vjp(needs: Any, g: Any, a: Any, b: Any, of: str) -> list[Any]:
@@ -409,8 +425,16 @@ _within = elementwise(
 )
 
 
-def clip(x: Any, min: Any = None, max: Any = None) -> Any:
-    """``x`` limited to [min, max] (None: no limit); the derivative is 1 on the bounds too. See :func:`numpy.clip`."""
+def clip(x: Any, min: Any = None, max: Any = None, *, a_min: Any = None, a_max: Any = None) -> Any:
+    """``x`` limited to [min, max] (None: no limit), which NumPy also names ``a_min`` and ``a_max``; the derivative is 1 on the bounds too. See :func:`numpy.clip`.
+
+    Raises:
+        TypeError: a bound under both of its names.
+    """
+    if a_min is not None or a_max is not None:
+        if (min is not None and a_min is not None) or (max is not None and a_max is not None):
+            raise TypeError("clip: got a bound twice: min and a_min are the same, and so are max and a_max")
+        min, max = a_min if min is None else min, a_max if max is None else max
     if min is None and max is None:
         return positive(x)
     return _clip(x, -np.inf if min is None else min, np.inf if max is None else max)

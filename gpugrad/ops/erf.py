@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.backend import namespace
+from gpugrad.backend import check_numbers, namespace
 from gpugrad.ops.elementwise import exp, strong_multiply
 from gpugrad.ops.rules import elementwise
 
@@ -92,7 +92,9 @@ def _block_by_cody(x: Any, small: Callable[[Any], Any], other: Callable[[Any, An
 
 def _on_either(name: str, on_cpu: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def f(x: Any) -> Any:
-        if np.iscomplexobj(x):
+        x = x if hasattr(x, "dtype") else np.asarray(x)
+        check_numbers(name, x)
+        if x.dtype.kind == "c":
             raise TypeError(f"{name}: got complex numbers, expected real ones")
         return on_cpu(x) if namespace(x) is np else getattr(importlib.import_module("cupyx.scipy.special"), name)(x)
 

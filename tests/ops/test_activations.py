@@ -298,3 +298,10 @@ def test_memory_in_any_order(order):
         y, pullback = gg.vjp(f, x)
         assert y.flags.c_contiguous if order == "C" else y.flags.f_contiguous
         assert_allclose(pullback(np.ascontiguousarray(x))[0], pullback(x)[0], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("f", [gg.relu, gg.gelu, gg.sigmoid, gg.silu, gg.softplus, gg.elu, gg.special.erf, gg.special.erfc, gg.special.erfinv])
+@pytest.mark.parametrize("wrong", [None, "a", object(), np.array([1, None], object), np.array("2020-01-01", "M8[D]")], ids=repr)
+def test_what_is_no_number_is_refused_rather_than_nan(f, wrong):
+    with pytest.raises(TypeError, match="expected numbers"):
+        f(wrong)

@@ -242,3 +242,31 @@ def test_the_mean_of_many_float16():
     t = gg.tensor(np.ones(70000, np.float16), requires_grad=True)
     t.mean().backward()
     np.testing.assert_allclose(t.grad.data.astype(float), 1 / 70000, rtol=1e-2)
+
+
+@pytest.mark.parametrize("where", [gg.where, np.where])
+def test_where_wants_both_branches_or_neither_and_numbers(where):
+    t, x = gg.tensor([True, False]), gg.tensor([1.0, 2.0], requires_grad=True)
+    for branches in ((x,), (x, None), (None, x)):
+        if where is gg.where or branches[0] is not None:
+            with pytest.raises(ValueError, match=r"one branch.*both or neither"):
+                where(t, *branches)
+    for wrong in ("a", object(), np.array(["a", "b"])):
+        for other in (x, np.ones(2)):
+            with pytest.raises(TypeError, match="expected numbers"):
+                where(t, other, wrong)
+    with pytest.raises(TypeError, match="expected numbers"):
+        gg.where(None, x, x)
+    np.testing.assert_array_equal(where(t)[0], [0])
+    np.testing.assert_array_equal(where(t, x, 0.0).detach().numpy(), [1, 0])
+
+
+def test_clip_takes_numpys_names_of_its_bounds():
+    t = gg.tensor([-1.0, 0.5, 3.0], requires_grad=True)
+    for y in (gg.clip(t, a_min=0, a_max=1), np.clip(t, a_min=0, a_max=1), np.clip(t, 0, a_max=1), gg.clip(t, min=0, max=1)):
+        np.testing.assert_array_equal(y.detach().numpy(), [0, 0.5, 1])
+        np.testing.assert_array_equal(gg.autograd.grad(y.sum(), t)[0].numpy(), [0, 1, 0])
+    np.testing.assert_array_equal(gg.clip(t, a_max=1).detach().numpy(), [-1, 0.5, 1])
+    for twice in ({"min": 0, "a_min": 0}, {"max": 1, "a_max": 1}):
+        with pytest.raises(TypeError, match="twice"):
+            gg.clip(t, **twice)
