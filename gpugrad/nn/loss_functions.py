@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from gpugrad.ops.activations import softplus
-from gpugrad.ops.cross_entropy import softmax_cross_entropy as cross_entropy
+from gpugrad.ops.cross_entropy import cross_entropy
 from gpugrad.ops.elementwise import absolute, exp, greater, isnan, isneginf, less, log, multiply, square, strong_multiply, where
 from gpugrad.ops.fit import astype, dtype_of, shape_of
-from gpugrad.ops.labels import at_labels, counts, of_classes
+from gpugrad.ops.labels import at_labels, check_ignore_index, counts, of_classes
 from gpugrad.ops.loss import bce, check_reduction, check_values, huber, kl, mean_of, pair, reduced
 from gpugrad.ops.loss import bce_with_logits as _bce_with_logits
 from gpugrad.ops.shape import as_array, reshape
@@ -115,21 +115,22 @@ def poisson_nll_loss(rate: Any, target: Any, reduction: str = "mean", *, log_inp
 # ---------------------------------------------------------------------------------- probabilities
 
 
-def bce_loss(probability: Any, target: Any, reduction: str = "mean", *, weight: Any = None) -> Any:
-    """``-(y log p + (1 - y) log(1 - p))``, times ``weight``, with the logarithms at least -100 as in PyTorch. From logits, :func:`bce_with_logits` is exact.
+def binary_cross_entropy(probability: Any, target: Any, reduction: str = "mean", *, weight: Any = None) -> Any:
+    """``-(y log p + (1 - y) log(1 - p))``, times ``weight``, with the logarithms at least -100 as in PyTorch. From logits,
+    :func:`binary_cross_entropy_with_logits` is exact.
 
     Raises:
         ValueError: the shapes differ, or a probability is not between 0 and 1 (on a GPU, where looking would stall, the loss is nan instead).
     """
     check_reduction(reduction)
-    probability, target = pair("bce_loss", probability, target)
-    expected = "probabilities from 0 to 1; apply sigmoid, or give the logits to bce_with_logits"
-    check_values("bce_loss", "a probability of", probability, lambda p: ~((p < 0) | (p > 1)), expected)
-    return reduced(_weighted("bce_loss", bce(probability, target), weight), reduction)
+    probability, target = pair("binary_cross_entropy", probability, target)
+    expected = "probabilities from 0 to 1; apply sigmoid, or give the logits to binary_cross_entropy_with_logits"
+    check_values("binary_cross_entropy", "a probability of", probability, lambda p: ~((p < 0) | (p > 1)), expected)
+    return reduced(_weighted("binary_cross_entropy", bce(probability, target), weight), reduction)
 
 
-def bce_with_logits(logits: Any, target: Any, reduction: str = "mean", *, weight: Any = None, pos_weight: Any = None) -> Any:
-    """``bce_loss(sigmoid(logits), target)``, exact however large the logits are::
+def binary_cross_entropy_with_logits(logits: Any, target: Any, reduction: str = "mean", *, weight: Any = None, pos_weight: Any = None) -> Any:
+    """``binary_cross_entropy(sigmoid(logits), target)``, exact however large the logits are::
 
         weight (pos_weight y (-log sigmoid(x)) + (1 - y) (-log sigmoid(-x)))
 
@@ -139,12 +140,12 @@ def bce_with_logits(logits: Any, target: Any, reduction: str = "mean", *, weight
         ValueError: the shapes do not fit.
     """
     check_reduction(reduction)
-    x, y = pair("bce_with_logits", logits, target)
+    x, y = pair("binary_cross_entropy_with_logits", logits, target)
     if pos_weight is None:
         loss = _bce_with_logits(x, y)
     else:
-        loss = strong_multiply(_weighted("bce_with_logits", y, pos_weight, "pos_weight"), softplus(-x)) + strong_multiply(1 - y, softplus(x))
-    return reduced(_weighted("bce_with_logits", loss, weight), reduction)
+        loss = strong_multiply(_weighted("binary_cross_entropy_with_logits", y, pos_weight, "pos_weight"), softplus(-x)) + strong_multiply(1 - y, softplus(x))
+    return reduced(_weighted("binary_cross_entropy_with_logits", loss, weight), reduction)
 
 
 def _weighted(name: str, loss: Any, weight: Any, what: str = "weight") -> Any:
@@ -177,6 +178,7 @@ def nll_loss(log_probability: Any, target: Any, reduction: str = "mean", *, weig
         IndexError: a label is neither in [0, C) nor ``ignore_index``. On a GPU, where looking would stall, the loss is nan instead.
     """
     check_reduction(reduction)
+    check_ignore_index(ignore_index)
     x, labels, weight, rest = of_classes("nll_loss", log_probability, target, weight, "log probabilities")
     count = counts(x, labels, weight, ignore_index)
     losses = strong_multiply(astype(count, dtype_of(x), copy=False), -at_labels("nll_loss", x, labels, ignore_index))
@@ -204,5 +206,4 @@ def kl_div(log_probability: Any, target: Any, reduction: str = "mean", log_targe
         return reduced(exp(t) * where(isneginf(t) & ~isnan(x), 0.0, t - x), reduction)
 
 
-binary_cross_entropy = bce_loss
-binary_cross_entropy_with_logits = bce_with_logits
+bce_loss, bce_with_logits = binary_cross_entropy, binary_cross_entropy_with_logits

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from gpugrad.backend import mixed_devices, namespace
-from gpugrad.kernels.cross_entropy import cross_entropy
+from gpugrad.kernels import cross_entropy as kernels
 from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import not_equal, strong_multiply
 from gpugrad.ops.fit import astype, dtype_of, is_unit, shape_of
-from gpugrad.ops.labels import checked_labels, checked_weight, class_axis, counts, is_tracked, on_device_of, rows
+from gpugrad.ops.labels import check_ignore_index, checked_labels, checked_weight, class_axis, counts, is_tracked, on_device_of, rows
 from gpugrad.ops.loss import REDUCTIONS, check_reduction, mean_of
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import expand_dims, reshape
@@ -31,7 +31,7 @@ def _fused(x: Any, labels: Any, probabilities: Any, *, weight: Any, **options: A
             raise mixed_devices((x, labels, probabilities, weight))  # type: ignore[misc]
     if x.dtype.kind == "c":
         raise TypeError(f"cross entropy: got logits of {x.dtype}, expected real numbers")
-    return cross_entropy(x, labels, probabilities, weight, **options)
+    return kernels.cross_entropy(x, labels, probabilities, weight, **options)
 
 
 def _scale(x: Any, labels: Any, weight: Any, ignore_index: int, reduction: str) -> Any:
@@ -138,9 +138,17 @@ _value = general(
 )
 
 
-def softmax_cross_entropy(
-    logits: Any, target: Any, reduction: str = "mean", label_smoothing: float = 0.0, *, weight: Any = None, ignore_index: int = -100
-) -> Any:
+def check_options(reduction: str, label_smoothing: float, ignore_index: int) -> None:
+    """Raise ValueError or TypeError for an option that makes no sense."""
+    check_reduction(reduction)
+    check_ignore_index(ignore_index)
+    if not isinstance(label_smoothing, (int, float, np.integer, np.floating)):
+        raise TypeError(f"label_smoothing must be a number between 0 and 1, got {label_smoothing!r:.60}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie between 0 and 1, got {label_smoothing}")
+
+
+def cross_entropy(logits: Any, target: Any, reduction: str = "mean", label_smoothing: float = 0.0, *, weight: Any = None, ignore_index: int = -100) -> Any:
     """``-log softmax(logits)[target]``, the negative log likelihood of a classifier. With p = softmax(logits) and C classes::
 
         labels y         w_y (1 - s) (-log p_y) + s/C sum_c w_c (-log p_c)      s: label_smoothing, w: weight, by default ones
@@ -162,11 +170,9 @@ def softmax_cross_entropy(
         TypeError: labels, weight or logits of a wrong dtype, or a weight that requires grad.
         IndexError: a label is neither in [0, C) nor ``ignore_index``. On a GPU, where looking would stall, the loss is nan instead.
     """
-    check_reduction(reduction)
+    check_options(reduction, label_smoothing, ignore_index)
     logits = logits if hasattr(logits, "shape") else np.asarray(logits)
     shape, axis = logits.shape, class_axis("cross entropy", logits, "logits")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must lie between 0 and 1, got {label_smoothing}")
     if not is_inexact(dtype_of(logits)):
         logits = astype(logits, np.float64)
     rest = shape[:axis] + shape[axis + 1 :]

@@ -277,7 +277,9 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
         ValueError: the axis does not divide into that many equal parts.
     """
     length = shape_of(x)[normalize_axis_index(axis, len(shape_of(x)))]
-    if isinstance(indices_or_sections, (int, np.integer)) and indices_or_sections > 0 and length % indices_or_sections:
+    if isinstance(indices_or_sections, (int, np.integer)) and (indices_or_sections < 1 or length % indices_or_sections):
+        if indices_or_sections < 1:
+            raise ValueError(f"split: got {indices_or_sections} sections, expected at least 1")
         raise ValueError(
             f"split: got an axis of length {length} to divide into {indices_or_sections} equal parts, expected a multiple; array_split makes unequal parts"
         )

@@ -640,9 +640,27 @@ ERRORS = [
     (lambda: F.huber_loss(X, X, delta=0), ValueError, "delta must be positive, got 0"),
     (lambda: F.huber_loss(X, X, delta=math.nan), ValueError, "delta must be positive, got nan"),
     (lambda: F.smooth_l1_loss(X, X, beta=-1), ValueError, "beta must not be negative, got -1"),
-    (lambda: F.bce_loss(X * 3, X), ValueError, "bce_loss: got a probability of 1.5, expected probabilities from 0 to 1; apply sigmoid, or give the logits"),
+    (
+        lambda: F.bce_loss(X * 3, X),
+        ValueError,
+        "binary_cross_entropy: got a probability of 1.5, expected probabilities from 0 to 1; apply sigmoid, or give the logits",
+    ),
     (lambda: F.bce_loss(X, X, weight=np.ones(2)), ValueError, r"got weight of shape \(2,\), expected one that broadcasts to \(4, 3\)"),
     (lambda: F.bce_with_logits(X, X, pos_weight=np.ones((5, 4, 3))), ValueError, r"got pos_weight of shape \(5, 4, 3\), expected one that broadcasts"),
+    (lambda: F.bce_with_logits(X, X[0]), ValueError, "binary_cross_entropy_with_logits: got a target of shape"),
+    (lambda: F.cross_entropy(X, Y, dim=1), TypeError, r"^cross_entropy\(\) got an unexpected keyword argument 'dim'"),
+    *(
+        (f, TypeError, "ignore_index must be an integer")
+        for wrong in ("pad", None, 1.5, True)
+        for f in (
+            lambda wrong=wrong: F.cross_entropy(X, Y, ignore_index=wrong),
+            lambda wrong=wrong: nn.CrossEntropyLoss(ignore_index=wrong),
+            lambda wrong=wrong: F.nll_loss(X, Y, ignore_index=wrong),
+            lambda wrong=wrong: nn.NLLLoss(ignore_index=wrong),
+        )
+    ),
+    (lambda: nn.CrossEntropyLoss(label_smoothing=3), ValueError, "label_smoothing must lie between 0 and 1, got 3"),
+    (lambda: nn.CrossEntropyLoss(label_smoothing="a"), TypeError, "label_smoothing must be a number between 0 and 1, got 'a'"),
     (lambda: F.nll_loss(X, Y + 1), IndexError, "nll_loss: label 3 is out of bounds, expected 0 to 2 for 3 classes"),
     (lambda: F.nll_loss(X, Y - 1), IndexError, "nll_loss: label -1 is out of bounds"),
     (lambda: F.nll_loss(X, Y[:3]), ValueError, r"nll_loss: got log probabilities of shape \(4, 3\) and integer labels of shape \(3,\), expected .* \(4,\)"),

@@ -215,8 +215,10 @@ def test_masked_classes_and_ignored_rows():
 
 def test_the_residual_is_computed_once_and_only_where_it_is_wanted(monkeypatch):
     calls = []
-    kernel = _cross_entropy.cross_entropy
-    monkeypatch.setattr(_cross_entropy, "cross_entropy", lambda *args, **params: calls.append(params.get("with_residual", True)) or kernel(*args, **params))
+    kernel = _cross_entropy.kernels.cross_entropy
+    monkeypatch.setattr(
+        _cross_entropy.kernels, "cross_entropy", lambda *args, **params: calls.append(params.get("with_residual", True)) or kernel(*args, **params)
+    )
     t = gg.tensor(X, requires_grad=True)
     F.cross_entropy(t, LABELS).backward()
     assert calls == [True]

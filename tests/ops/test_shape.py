@@ -289,3 +289,9 @@ def test_one_tensor_makes_all_results_tensors():
     for out in (gg.broadcast_arrays(t, np.ones((3, 1))), gg.meshgrid(t, np.ones(3)), gg.meshgrid(np.ones(3), t, sparse=True)):
         assert all(type(y) is gg.Tensor for y in out)
     assert not any(type(y) is gg.Tensor for y in gg.broadcast_arrays(np.ones(2), np.ones((3, 1))))
+
+
+def test_split_speaks_of_itself():
+    for sections in (0, -1):
+        with pytest.raises(ValueError, match=rf"^split: got {sections} sections"):
+            gg.split(np.ones(4), sections)
