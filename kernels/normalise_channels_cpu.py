@@ -3,7 +3,7 @@
 There are three steps: the sums of the channels, from them a few factors for each channel, in float64, and the arrays that are written, in every case sums of x - m, g and c times such
 factors. In the first and the last memory is read in the order in which it lies, whatever the shape: columns are summed over at most 64 blocks of rows, four rows together, because the sums are
 then loaded and stored a quarter as often; cubes are summed line by line, a line being what lies side by side of one channel; and the sums of blocks and lines are added up in float64. The
-last step begins at the end, which the first one has left in the cache.
+last step begins at the end, which the first one has left in the cache, and asks for the next row while it computes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import jit
+from gpugrad.kernels.prefetch_cpu import STEP, prefetch
 
 BLOCKS, ROWS = 64, 64  # most blocks of rows, least rows of a block
 
@@ -74,8 +75,17 @@ def moments_of_row(x, stats, c, eps, centred):  # type: ignore[no-untyped-def]
 
 
 @jit.inlined
+def _fetch_four(a, i):  # type: ignore[no-untyped-def]
+    """The four rows that come next: of so many streams at once the processor fetches little ahead by itself."""
+    n = a.shape[1]
+    if n >= STEP:
+        prefetch(a, i * n, (i + 4) * n)
+
+
+@jit.inlined
 def _add_moments(x, shift, total, squares, i, stop):  # type: ignore[no-untyped-def]
     while i + 4 <= stop:
+        _fetch_four(x, i + 4)
         x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
         for j in range(shift.size):
             s = shift[j]
@@ -135,6 +145,8 @@ def _columns_sums(x, stats, g, partials, height, first, last):  # type: ignore[n
         partials[:, block] = 0
         stop = min((block + 1) * height, x.shape[0])
         for i in range(block * height, stop, 4):
+            _fetch_four(x, i + 4)
+            _fetch_four(g, i + 4)
             _add_sums(x, g, stats[0], stats[1], partials[0, block], partials[1, block], i, stop)
 
 
@@ -258,22 +270,49 @@ def _from_the_end(k, first, last):  # type: ignore[no-untyped-def]
     return max(last - (k // 64 + 1) * 64, first) + k % 64
 
 
+@jit.inlined
+def _one(x, m, a, e, y):  # type: ignore[no-untyped-def]
+    for j in range(y.size):
+        y[j] = (x[j] - m[j]) * a[j] + e[j]
+
+
+@jit.inlined
+def _two(x, m, g, a, b, e, y):  # type: ignore[no-untyped-def]
+    for j in range(y.size):
+        y[j] = a[j] * g[j] + ((x[j] - m[j]) * b[j] + e[j])
+
+
 @jit.compiled
 def _columns_one(x, m, a, e, y, first, last):  # type: ignore[no-untyped-def]
+    n = m.size
     for k in range(last - first):
-        i = _from_the_end(k, first, last)
-        line, out = x[i], y[i]
-        for j in range(m.size):
-            out[j] = (line[j] - m[j]) * a[j] + e[j]
+        if n < STEP:
+            i = _from_the_end(k, first, last)
+            _one(x[i], m, a, e, y[i])
+            continue
+        i, after = _from_the_end(k, first, last), _from_the_end(k + 1, first, last) * n
+        for j in range(0, n, STEP):
+            end = min(j + STEP, n)
+            prefetch(x, after + j, after + end)
+            prefetch(y, after + j, after + end)
+            _one(x[i][j:end], m[j:end], a[j:end], e[j:end], y[i][j:end])
 
 
 @jit.compiled
 def _columns_two(x, m, g, a, b, e, y, first, last):  # type: ignore[no-untyped-def]
+    n = m.size
     for k in range(last - first):
-        i = _from_the_end(k, first, last)
-        line, gs, out = x[i], g[i], y[i]
-        for j in range(m.size):
-            out[j] = a[j] * gs[j] + ((line[j] - m[j]) * b[j] + e[j])
+        if n < STEP:
+            i = _from_the_end(k, first, last)
+            _two(x[i], m, g[i], a, b, e, y[i])
+            continue
+        i, after = _from_the_end(k, first, last), _from_the_end(k + 1, first, last) * n
+        for j in range(0, n, STEP):
+            end = min(j + STEP, n)
+            prefetch(x, after + j, after + end)
+            prefetch(g, after + j, after + end)
+            prefetch(y, after + j, after + end)
+            _two(x[i][j:end], m[j:end], g[i][j:end], a[j:end], b[j:end], e[j:end], y[i][j:end])
 
 
 @jit.compiled
