@@ -84,13 +84,23 @@ _SUBMODULES = (
     "viz",
 )
 
+_INSTEAD = {  # names of other libraries, of which a similar one would be a wrong guess
+    "bfloat16": "import ml_dtypes (pip install 'gpugrad[bfloat16]') and write ml_dtypes.bfloat16, or dtype=\"bfloat16\"",
+    "clamp": "write gg.clip",
+    "manual_seed": "write gg.random.seed",
+    "one_hot": "write gg.nn.functional.one_hot",
+}
+
 
 def __getattr__(name: str) -> _Any:
     if name in _SUBMODULES:
         return _importlib.import_module(f"gpugrad.{name}")
+    raise AttributeError(f"module 'gpugrad' has no attribute {name!r}: {_INSTEAD.get(name) or _hint(name)}")
+
+
+def _hint(name: str) -> str:
     close = _difflib.get_close_matches(name, [n for n in globals() if not n.startswith("_")], 1)
-    hint = f"did you mean gg.{close[0]}?" if close else "write it with the functions gg has, or give your own function rules with gg.primitive and gg.defvjp."
-    raise AttributeError(f"module 'gpugrad' has no attribute {name!r}: {hint}")
+    return f"did you mean gg.{close[0]}?" if close else "write it with the functions gg has, or give your own function rules with gg.primitive and gg.defvjp."
 
 
 def __dir__() -> list[str]:

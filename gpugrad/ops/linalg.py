@@ -21,7 +21,7 @@ from gpugrad.kernels import reductions
 from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
 from gpugrad.ops.fit import Shape, astype, dtype_of, is_half, shape_of, zeros_like
-from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, restored, sum
+from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, refuse, restored, sum
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
 from gpugrad.tape import Op, binary, is_inexact, is_tracked, plain
@@ -245,11 +245,12 @@ def _real_dtype(x: Any) -> Any:
     return np.zeros((), dtype_of(x)).real.dtype
 
 
-def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Any:
+def vector_norm(x: Any, *, axis: Axis = None, keepdims: bool = False, ord: float = 2, **options: Any) -> Any:
     """``sum(|x|^ord)^(1/ord)`` over ``axis``: inf is the largest |x|, -inf the smallest, 0 counts what is not 0. See :func:`numpy.linalg.vector_norm`.
 
     Nothing overflows that the result does not; where the norm is 0 its derivatives are 0.
     """
+    refuse("vector_norm", None, options)
     x = _inexact(x)
     if isinstance(ord, str):
         raise ValueError(f"norm: got ord={ord!r} for vectors, expected a number, inf or -inf")
@@ -266,12 +267,13 @@ def matrix_norm(x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Any:
     return norm(x, ord, (-2, -1), keepdims)
 
 
-def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Any:
+def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False, **options: Any) -> Any:
     """The norm of vectors (``axis`` an integer, or x 1-D) or of matrices (two axes); see :func:`numpy.linalg.norm`.
 
     Of a vector: see :func:`vector_norm`. Of a matrix: "fro" the root of the sum of squares, 1 and -1 the largest and smallest sum of
     |x| over a column, inf and -inf over a row; 2, -2 and "nuc" (singular values) have no derivative yet. Without ``ord``, the 2-norm of all elements.
     """
+    refuse("norm", None, options)
     x = _inexact(x)
     axes = axes_of(x, axis)
     if ord is None or (len(axes) == 2 and ord in ("fro", "f")):

@@ -33,7 +33,19 @@ Axis: TypeAlias = "int | tuple[int, ...] | None"
 def axes_of(x: Any, axis: Axis) -> tuple[int, ...]:
     """The axes as a tuple of non-negative integers."""
     ndim = len(x.shape)
-    return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
+    if axis is None:
+        return tuple(range(ndim))
+    try:
+        return normalize_axis_tuple(axis, ndim)
+    except TypeError:
+        raise TypeError(f"axis must be an integer, a tuple of integers or None, got {axis!r:.60}") from None
+
+
+def _one(axis: Any) -> Any:
+    """An axis, for what takes one, or None."""
+    if axis is None or hasattr(axis, "__index__"):
+        return axis
+    raise TypeError(f"axis must be an integer or None, got {axis!r:.60}")
 
 
 def _count(shape: Shape, axis: tuple[int, ...]) -> int:
@@ -64,7 +76,7 @@ _NUMPYS = ("out", "where", "initial", "mean", "correction")
 _PYTORCHS = {"keepdim": "keepdims=", "dim": "axis=", "unbiased": "ddof="}
 
 
-def _refuse(name: str, out: Any, options: dict[str, Any]) -> None:
+def refuse(name: str, out: Any, options: dict[str, Any]) -> None:
     """NumPy's options that have no meaning here, unless they are at their defaults, and names that NumPy does not have."""
     if out is None and not options:
         return
@@ -106,27 +118,27 @@ _mean = linear(
 
 def sum(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The sum over ``axis``; see :func:`numpy.sum`."""
-    _refuse("sum", out, options)
+    refuse("sum", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
     return _sum(x, axis=axes_of(x, axis), keepdims=keepdims, shape=x.shape)
 
 
 def mean(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The arithmetic mean over ``axis``; see :func:`numpy.mean`."""
-    _refuse("mean", out, options)
+    refuse("mean", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
     return _mean(x, axis=axes_of(x, axis), keepdims=keepdims, shape=x.shape)
 
 
 def nansum(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The sum of what is not nan; see :func:`numpy.nansum`."""
-    _refuse("nansum", out, options)
+    refuse("nansum", out, options)
     return sum(where(isnan(x), 0.0, x), axis, dtype, keepdims=keepdims)
 
 
 def nanmean(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The mean of what is not nan; see :func:`numpy.nanmean`."""
-    _refuse("nanmean", out, options)
+    refuse("nanmean", out, options)
     total = nansum(x, axis, dtype, keepdims=keepdims)
     return total / astype(sum(logical_not(isnan(x)), axis, keepdims=keepdims), dtype_of(total))
 
@@ -166,7 +178,7 @@ _prod = general(
 
 def prod(x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The product over ``axis``; its derivatives are right where elements are 0. See :func:`numpy.prod`."""
-    _refuse("prod", out, options)
+    refuse("prod", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
     return _prod(x, axis=axes_of(x, axis), keepdims=keepdims)
 
@@ -217,14 +229,14 @@ _max, _min = (
 
 def max(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The largest element over ``axis``; ties share the derivative evenly, nan propagates. See :func:`numpy.max`."""
-    _refuse("max", out, options)
+    refuse("max", out, options)
     x = as_array(x)
     return _max(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
 def min(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """The smallest element over ``axis``; ties share the derivative evenly, nan propagates. See :func:`numpy.min`."""
-    _refuse("min", out, options)
+    refuse("min", out, options)
     x = as_array(x)
     return _min(x, axis=axes_of(x, axis), keepdims=keepdims)
 
@@ -234,7 +246,7 @@ amax, amin = max, min
 
 def ptp(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False) -> Any:
     """The largest minus the smallest element; see :func:`numpy.ptp`."""
-    _refuse("ptp", out, {})
+    refuse("ptp", out, {})
     return max(x, axis, keepdims=keepdims) - min(x, axis, keepdims=keepdims)
 
 
@@ -335,7 +347,7 @@ def var(
     x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any
 ) -> Any:
     """The variance, ``sum(|x - mean|^2) / (n - ddof)``; ``correction`` is another name of ``ddof``. See :func:`numpy.var`."""
-    _refuse("var", out, options)
+    refuse("var", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
     return _var(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)[0]
 
@@ -344,7 +356,7 @@ def std(
     x: Any, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False, *, correction: float | None = None, **options: Any
 ) -> Any:
     """The standard deviation, the root of :func:`var`; where it is 0 its derivative is 0. See :func:`numpy.std`."""
-    _refuse("std", out, options)
+    refuse("std", out, options)
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
     return _std(x, axis=axes_of(x, axis), ddof=ddof if correction is None else correction, keepdims=keepdims)[0]
 
@@ -377,11 +389,11 @@ _cumprod = general(
 
 
 def _scan(op: Any, name: str, x: Any, axis: int | None, dtype: Any, out: Any) -> Any:
-    _refuse(name, out, {})
+    refuse(name, out, {})
     x = as_array(x) if dtype is None else astype(as_array(x), dtype)
     if axis is None:
         x, axis = ravel(x), 0
-    return op(x, axis=normalize_axis_index(axis, len(shape_of(x))))
+    return op(x, axis=normalize_axis_index(_one(axis), len(shape_of(x))))
 
 
 def cumsum(x: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
@@ -416,26 +428,26 @@ _argmax, _argmin = (
 
 def any(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """Whether any element over ``axis`` is true; see :func:`numpy.any`."""
-    _refuse("any", out, options)
+    refuse("any", out, options)
     return _any(as_array(x), axis=axis, keepdims=keepdims)
 
 
 def all(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """Whether all elements over ``axis`` are true; see :func:`numpy.all`."""
-    _refuse("all", out, options)
+    refuse("all", out, options)
     return _all(as_array(x), axis=axis, keepdims=keepdims)
 
 
-def argmax(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Any:
+def argmax(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False, **options: Any) -> Any:
     """Where the largest element is, the first of several; see :func:`numpy.argmax`."""
-    _refuse("argmax", out, {})
-    return _argmax(as_array(x), axis=axis, keepdims=keepdims)
+    refuse("argmax", out, options)
+    return _argmax(as_array(x), axis=_one(axis), keepdims=keepdims)
 
 
-def argmin(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Any:
+def argmin(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False, **options: Any) -> Any:
     """Where the smallest element is, the first of several; see :func:`numpy.argmin`."""
-    _refuse("argmin", out, {})
-    return _argmin(as_array(x), axis=axis, keepdims=keepdims)
+    refuse("argmin", out, options)
+    return _argmin(as_array(x), axis=_one(axis), keepdims=keepdims)
 
 
 def count_nonzero(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
@@ -468,7 +480,7 @@ def average(x: Any, axis: Axis = None, weights: Any = None, returned: bool = Fal
 
 def median(x: Any, axis: Axis = None, out: None = None, *, keepdims: bool = False) -> Any:
     """The middle element, or the mean of the middle two; nan propagates. See :func:`numpy.median`."""
-    _refuse("median", out, {})
+    refuse("median", out, {})
     x = as_array(x)
     shape, axes = shape_of(x), axes_of(x, axis)
     rest = [i for i in range(len(shape)) if i not in axes]

@@ -181,7 +181,7 @@ softmax_curvature = general(
 )
 
 
-def softmax(x: Any, axis: reduce.Axis = -1) -> Any:
+def softmax(x: Any, axis: reduce.Axis = -1, **options: Any) -> Any:
     """``exp(x) / sum(exp(x))`` along ``axis`` (an int, a tuple, or None for all), without overflow: the gradient of :func:`logsumexp`.
 
     Elements that are inf share evenly, and -inf alone gives 0. (PyTorch and JAX give nan in both cases.) A nan makes all elements nan.
@@ -189,6 +189,7 @@ def softmax(x: Any, axis: reduce.Axis = -1) -> Any:
     Raises:
         TypeError: x is complex.
     """
+    reduce.refuse("softmax", None, options)
     x, axes = _reals(x, axis)
     return _softmax(x, axis=axes)
 
@@ -286,7 +287,7 @@ log_softmax_curvature = general(
 )
 
 
-def log_softmax(x: Any, axis: reduce.Axis = -1) -> Any:
+def log_softmax(x: Any, axis: reduce.Axis = -1, **options: Any) -> Any:
     """``x - logsumexp(x)`` along ``axis`` (an int, a tuple, or None for all), without overflow, and with relative accuracy where it is near 0.
 
     It is the logarithm of :func:`softmax` at infinite elements too: -inf alone gives -inf.
@@ -294,6 +295,7 @@ def log_softmax(x: Any, axis: reduce.Axis = -1) -> Any:
     Raises:
         TypeError: x is complex.
     """
+    reduce.refuse("log_softmax", None, options)
     x, axes = _reals(x, axis)
     return _log_softmax(x, axis=axes)
 
@@ -342,7 +344,7 @@ _logsumexp = general(
 )
 
 
-def logsumexp(x: Any, axis: reduce.Axis = None, keepdims: bool = False) -> Any:
+def logsumexp(x: Any, axis: reduce.Axis = None, keepdims: bool = False, **options: Any) -> Any:
     """``log(sum(exp(x)))`` without overflow, and with relative accuracy where one element outweighs the rest.
 
     All -inf gives -inf with derivative 0. See :func:`scipy.special.logsumexp`.
@@ -350,5 +352,6 @@ def logsumexp(x: Any, axis: reduce.Axis = None, keepdims: bool = False) -> Any:
     Raises:
         TypeError: x is complex.
     """
+    reduce.refuse("logsumexp", None, options)
     x, axes = _reals(x, axis)
     return _logsumexp(x, axis=axes, keepdims=keepdims)

@@ -209,6 +209,14 @@ def test_missing_names_say_what_to_do():
         gg.arctan22  # noqa: B018
     with pytest.raises(AttributeError, match=r"gg\.primitive"):
         gg.i0xyz  # noqa: B018
+    for name, remedy in (
+        ("clamp", r"gg\.clip"),
+        ("manual_seed", r"gg\.random\.seed"),
+        ("one_hot", r"nn\.functional\.one_hot"),
+        ("bfloat16", 'dtype="bfloat16"'),
+    ):
+        with pytest.raises(AttributeError, match=f"{name}.*write.*{remedy}"):
+            getattr(gg, name)
 
 
 def test_sinc_to_sixth_order():

@@ -386,3 +386,17 @@ def test_a_maximum_and_its_gradient_are_a_kernel_each():
     assert called == [1]
     chosen = x == x.max(1, keepdims=True)
     np.testing.assert_allclose(g, chosen / chosen.sum(1, keepdims=True))
+
+
+_OF_AXES = [gg.sum, gg.max, gg.softmax, gg.log_softmax, gg.logsumexp, gg.argmax, gg.argmin, gg.linalg.norm, gg.linalg.vector_norm]
+
+
+@pytest.mark.parametrize("f", _OF_AXES, ids=lambda f: f.__name__)
+def test_pytorchs_names_of_axes_and_axes_that_are_none_say_what_to_write(f):
+    x = gg.tensor(np.ones((2, 3)), requires_grad=True)
+    for option, remedy in (({"dim": 1}, "write axis="), ({"keepdim": True}, "write keepdims="), ({"axes": 1}, "expected axis=")):
+        with pytest.raises(TypeError, match=rf"^{f.__name__}\(\) got an unexpected keyword argument '{next(iter(option))}': {remedy}"):
+            f(x, **option)
+    for axis in (1.0, "rows", (0, "rows")):
+        with pytest.raises(TypeError, match="axis must be an integer"):
+            f(x, axis=axis)
