@@ -34,12 +34,15 @@ def check(only: str = "", operations: bool = True, write: Write = _print) -> boo
         write(line)
     found: list[Agreement] = []
     if kernels:
-        rows = itertools.groupby(agreement.kernels_agree(kernels), lambda r: f"{r.name:<15}{r.dtype}")
-        found += _table(write, f"{'kernel':<15}dtype", agreement.places(), rows, lambda r: r.place)
+        width = _longest(["kernel", *[k.name for k in kernels]])
+        rows = itertools.groupby(agreement.kernels_agree(kernels), lambda r: f"{r.name:<{width}} {r.dtype}")
+        found += _table(
+            write, f"{'kernel':<{width}} dtype", width + 1 + _longest([d.name for d in agreement.dtypes()]), agreement.places(), rows, lambda r: r.place
+        )
     if ops:
         columns = [f"{place} {dtype}" for dtype in ("float32", "float64") for place in (REFERENCE, CUDA) if place in agreement.places()]
         rows = itertools.groupby(agreement.operations_agree(ops), lambda r: r.name)
-        found += _table(write, "operation", columns, rows, lambda r: f"{r.place} {r.dtype}")
+        found += _table(write, "operation", _longest(["operation", *[op.name for op in ops]]), columns, rows, lambda r: f"{r.place} {r.dtype}")
     return _verdict(write, found)
 
 
@@ -62,7 +65,11 @@ def _about(kernels: bool) -> list[str]:
             f"  {EMULATED:<14} {f'the .cu files compiled by {gxx}; no GPU is that slow' if gxx else 'not here: install g++, or set CXX'}",
         ]
     lines += [f"  {CUDA:<14} {gpu}", ""]
-    return [*lines, "Kernels are compiled when they first run: about a minute for all of them.", _kept(), ""] if kernels else lines
+    return [*lines, "Kernels are compiled when they first run: about two minutes for all of them.", _kept(), ""] if kernels else lines
+
+
+def _longest(names: Iterable[str]) -> int:
+    return max(map(len, names))
 
 
 def _kept() -> str:
@@ -73,15 +80,15 @@ def _kept() -> str:
 
 
 def _table(
-    write: Write, head: str, columns: Sequence[str], rows: Iterable[tuple[str, Iterable[Agreement]]], column: Callable[[Agreement], str]
+    write: Write, head: str, width: int, columns: Sequence[str], rows: Iterable[tuple[str, Iterable[Agreement]]], column: Callable[[Agreement], str]
 ) -> list[Agreement]:
     """Write each row as soon as its results are there; returns them all."""
-    write(f"{head:<24}" + "".join(f"{c:>18}" for c in columns))
-    write(" " * 24 + "".join(f"{'ulp':>9}{'time':>9}" for _ in columns))
+    write(f"{head:<{width}}" + "".join(f"{c:>16}" for c in columns))
+    write(" " * width + "".join(f"{'ulp':>7}{'time':>9}" for _ in columns))
     found: list[Agreement] = []
     for name, group in rows:
         cells = {column(r): r for r in group}
-        write((f"{name:<24}" + "".join(_cell(cells.get(c)) for c in columns)).rstrip())
+        write((f"{name:<{width}}" + "".join(_cell(cells.get(c)) for c in columns)).rstrip())
         found += cells.values()
     write("")
     return found
@@ -106,10 +113,10 @@ def _which(r: Agreement) -> str:
 
 def _cell(r: Agreement | None) -> str:
     if r is None:
-        return f"{'-':>9}{'':>9}"
+        return f"{'-':>7}{'':>9}"
     if r.problem:
-        return f"{'failed':>9}{'':>9}"
-    return f"{_digits(r.error) + (' ' if r.holds else '!'):>10}{_time(r.seconds):>8}"
+        return f"{'failed':>7}{'':>9}"
+    return f"{_digits(r.error) + (' ' if r.holds else '!'):>8}{_time(r.seconds):>8}"
 
 
 def _digits(x: float) -> str:

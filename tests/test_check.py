@@ -38,7 +38,7 @@ def planted(monkeypatch):
 
 
 def row(lines, name, dtype=""):
-    (found,) = [line for line in lines if line.startswith(f"{name:<15}{dtype}")]
+    (found,) = [line for line in lines if line.split()[: 2 if dtype else 1] == [name, dtype][: 2 if dtype else 1]]
     return found
 
 
@@ -70,6 +70,16 @@ def test_the_table_fits_a_terminal(run):
     _, lines, _ = run("--only", "cross_entropy")
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("kernel")) :]
     assert max(map(len, table)) <= 80 + 18 * (agreement.CUDA in agreement.places())
+
+
+def test_long_names_stay_apart_from_what_follows_and_in_80_columns(run):
+    """A name as long as its column was written next to the dtype without a space."""
+    width = 80 + 16 * (agreement.CUDA in agreement.places())
+    for options in (["--only", "log_softmax_curvature"], ["--only", "standardize_backward", "--kernels"]):
+        _, lines, _ = run(*options)
+        table = lines[next(i for i, line in enumerate(lines) if line.startswith(("kernel", "operation"))) :]
+        assert max(map(len, table)) <= width
+        assert row(lines, options[1], "bfloat16" if "--kernels" in options else "")
 
 
 @pytest.mark.parametrize("options", [["--only", "nothing"], ["--only", "arctan2", "--kernels"]])
