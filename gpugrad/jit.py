@@ -57,6 +57,9 @@ def _kept_on_disk(dispatcher: Any) -> Any:
 
     Numba's knows the text of the function's own file only, and not that of the functions inlined into it; and processes that start together all compile.
     Here one of them does, while the others wait for it and load.
+
+    Arrays that may not be written to are to Numba another type, for which it would compile all once more: they get the code of those that may. (What a kernel
+    writes into is its own, or has been asked whether it may be written to, as the optimizers do.)
     """
     if isinstance(dispatcher, types.FunctionType):  # NUMBA_DISABLE_JIT=1
         return dispatcher
@@ -70,11 +73,23 @@ def _kept_on_disk(dispatcher: Any) -> Any:
         return dispatcher
 
     def compile(signature: Any) -> Any:
+        met = numba.core.sigutils.normalize_signature(signature)[0]
         with global_compiler_lock, disk.locked():
-            return compile_without_lock(signature)
+            found = compile_without_lock(tuple(map(_writable, met)))
+        if any(map(_is_read_only, met)):
+            dispatcher._insert([t._code for t in met], found)  # next time it is found without asking Python
+        return found
 
     dispatcher.compile = compile
     return dispatcher
+
+
+def _is_read_only(met: Any) -> bool:
+    return isinstance(met, numba.types.Array) and not met.mutable
+
+
+def _writable(met: Any) -> Any:
+    return met.copy(readonly=False) if _is_read_only(met) else met
 
 
 class _Disk:

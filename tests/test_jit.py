@@ -264,3 +264,20 @@ assert not any(name == "numba" or name.startswith("numba.") for name in sys.modu
 def test_names_of_files_are_plain(folder: Path) -> None:
     fresh_kernel()(1.0)
     assert all(re.fullmatch(r"test_jit\.fresh_kernel\.locals\.kernel(-[0-9a-f]{32}|\.lock)", file.name) for file in (folder / "cache" / "numba").iterdir())
+
+
+def test_read_only_arrays_get_the_code_of_the_others():
+    """To Numba they are another type; compiling for it again doubled the wait of everybody whose data lies in a memory map."""
+
+    @jit.compiled
+    def add(x, y):
+        for i in range(x.size):
+            y[i] += x[i]
+
+    x, y = np.ones(3), np.zeros(3)
+    x.flags.writeable = False
+    for _ in range(3):
+        add(x, y)
+    assert y.tolist() == [3, 3, 3]
+    add(y, y)
+    assert y.tolist() == [6, 6, 6] and len(getattr(add, "signatures", [0])) == 1
