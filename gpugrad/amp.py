@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy import ndarray
 
-from gpugrad import tape, tree
+from gpugrad import backend, tape, tree
 from gpugrad.ops.fit import astype, is_half
 from gpugrad.ops.rules import REGISTRY
 
@@ -132,12 +132,7 @@ def _count(change: int) -> None:
 
 
 def _half(dtype: Any) -> Any:
-    if dtype == "bfloat16":
-        try:
-            from ml_dtypes import bfloat16 as dtype
-        except ImportError as error:
-            raise ImportError(f"bfloat16 needs ml_dtypes, which cannot be imported ({error}): pip install 'gpugrad[bfloat16]'") from None
-    found = np.dtype(dtype)
+    found = backend.as_dtype(dtype)
     if found.name not in ("float16", "bfloat16"):
         raise ValueError(f"autocast: got dtype {found}, expected 'float16' or 'bfloat16'")
     return found

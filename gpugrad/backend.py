@@ -132,6 +132,21 @@ def to_device(x: Any, device: str | None) -> Any:
         return xp.asarray(x)
 
 
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """:func:`numpy.dtype`, which knows "bfloat16" only where ml_dtypes has been imported.
+
+    Raises:
+        ImportError: bfloat16 without ml_dtypes, with the remedy.
+    """
+    if type(dtype) is str and dtype == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError as error:
+            raise ImportError(f"bfloat16 needs ml_dtypes, which cannot be imported ({error}): pip install 'gpugrad[bfloat16]'") from None
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(dtype)
+
+
 def asarray(obj: Any, dtype: Any = None, device: str | None = None, copy: bool | None = None) -> Any:
     """``obj`` as a plain array: arrays stay on their device unless ``device`` says otherwise.
 
@@ -144,7 +159,7 @@ def asarray(obj: Any, dtype: Any = None, device: str | None = None, copy: bool |
     if device is not None:
         obj = to_device(obj, device)
     with _where(obj):
-        if dtype is not None and obj.dtype != np.dtype(dtype):
+        if dtype is not None and obj.dtype != (dtype := as_dtype(dtype)):
             obj = obj.astype(dtype)
         if copy is False and obj is not kept:
             raise ValueError(f"asarray(copy=False) would have to copy: got {kept.dtype} on {device_of(kept)}, asked for {obj.dtype} on {device_of(obj)}")

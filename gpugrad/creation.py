@@ -20,7 +20,7 @@ def set_default_dtype(dtype: Any) -> None:
         TypeError: not a real floating dtype.
     """
     global _default_dtype
-    dtype = np.dtype(dtype)
+    dtype = backend.as_dtype(dtype)
     if not is_inexact(dtype) or dtype.kind == "c":
         raise TypeError(f"the default dtype must be a real floating dtype, got {dtype}")
     _default_dtype = dtype
@@ -115,6 +115,8 @@ def _creator(name: str) -> Callable[..., Tensor]:
                 f"{name}() makes constants, so a tracked Tensor among its arguments would lose its derivative: scale and shift the result instead, or pass t.detach() if that is meant"
             )
         args, params = tuple(map(plain, args)), {key: plain(value) for key, value in params.items()}
+        if params.get("dtype") is not None:
+            params["dtype"] = backend.as_dtype(params["dtype"])
         xp, current = backend.on(device)
         with current:
             array = getattr(xp, name)(*args, **params) if hasattr(xp, name) else xp.asarray(getattr(np, name)(*args, **params))

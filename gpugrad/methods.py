@@ -225,7 +225,7 @@ class Methods:
     def to(self, *args: Any, device: str | None = None, dtype: Any = None, copy: bool = False) -> Tensor:
         """This Tensor on another device, in another dtype, or both: ``t.to("cuda")``, ``t.to(np.float64)``, ``t.to(other)``. Derivatives pass through."""
         device, dtype = destination(args, device, dtype)
-        dtype = None if dtype is None else np.dtype(dtype)
+        dtype = None if dtype is None else backend.as_dtype(dtype)
         t: Any = self
         if device is not None:
             t = _transfer(t, device)

@@ -201,7 +201,7 @@ def _words(name: str, value: Any, length: int | None) -> Any:
 
 def _dtypes(dtype: Any) -> tuple[Any, Any]:
     """The dtype asked for, and the one to draw in: NumPy's generator knows float32 and float64."""
-    dtype = np.dtype(dtype)
+    dtype = backend.as_dtype(dtype)
     if not is_inexact(dtype) or dtype.kind == "c":
         raise TypeError(f"got dtype {dtype}, expected a real floating one; for integers there is randint")
     return dtype, np.float64 if dtype == np.float64 else np.float32

@@ -405,3 +405,31 @@ def test_stand_in_has_a_current_stream_for_each_device_and_thread(fake_cupy: Any
         thread.start()
         thread.join()
         assert seen == [cp.cuda.Stream.null]
+
+
+def test_bfloat16_by_name_needs_no_import_before_it():
+    pytest.importorskip("ml_dtypes")
+    program = """
+import sys
+import numpy as np
+import gpugrad as gg
+from gpugrad import nn
+assert "ml_dtypes" not in sys.modules
+x = np.ones(3)
+made = [{}]
+assert {{t.dtype.name for t in made}} == {{"bfloat16"}}, made
+"""
+    ways = (
+        "gg.tensor(x, dtype='bfloat16')", "gg.tensor(x).astype('bfloat16')", "gg.tensor(x).to('bfloat16')", "gg.astype(x, 'bfloat16')", "gg.zeros(3, dtype='bfloat16')",
+        "gg.ones_like(x, dtype='bfloat16')", "gg.asarray(x, 'bfloat16')", "nn.LayerNorm(4, dtype='bfloat16').weight", "nn.Linear(2, 3, dtype='bfloat16').to('bfloat16').bias",
+        "gg.random.normal(size=3, dtype='bfloat16')",
+    )  # fmt: skip
+    for way in ways:
+        subprocess.run([sys.executable, "-c", program.format(way)], check=True)
+
+
+def test_bfloat16_without_ml_dtypes_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    for make in (lambda: gg.tensor([1.0], dtype="bfloat16"), lambda: gg.zeros(3, dtype="bfloat16"), lambda: gg.nn.Linear(2, 2).to("bfloat16")):
+        with pytest.raises(ImportError, match=r"pip install 'gpugrad\[bfloat16\]'"):
+            make()

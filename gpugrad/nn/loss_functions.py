@@ -1,7 +1,8 @@
 """The losses of :mod:`gpugrad.nn.functional` that compare numbers or probabilities; those of margins and angles are in margin_losses.py.
 
 Each gives the losses of single elements or rows, reduced: ``reduction="mean"``, "sum" or "none" (an array of them). The mean of nothing is nan.
-Derivatives, of any order, pass through every argument of floats. At a kink the derivative is 0. nan comes out as nan.
+Derivatives, of any order, pass through every argument of floats. At a kink the derivative is 0. nan comes out as nan. Beside numbers stand functions, not
+operators, which of a plain array of bfloat16 would make float32.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from gpugrad.ops.activations import softplus
 from gpugrad.ops.cross_entropy import cross_entropy
 from gpugrad.ops.elementwise import absolute, exp, greater, isnan, isneginf, less, log, multiply, square, strong_multiply, where
-from gpugrad.ops.fit import astype, dtype_of, shape_of
+from gpugrad.ops.fit import add, astype, dtype_of, shape_of
 from gpugrad.ops.labels import at_labels, check_ignore_index, counts, of_classes
 from gpugrad.ops.loss import bce, check_reduction, check_values, huber, kl, mean_of, pair, reduced
 from gpugrad.ops.loss import bce_with_logits as _bce_with_logits
@@ -92,8 +93,9 @@ def gaussian_nll_loss(mean: Any, target: Any, var: Any, reduction: str = "mean",
     mean, target = pair("gaussian_nll_loss", mean, target)
     var = _broadcast("gaussian_nll_loss", "var", var, target)
     check_values("gaussian_nll_loss", "a variance of", var, lambda v: ~(v < 0), "none below 0; predict its logarithm, or apply softplus")
-    v = where(less(var, eps), eps + (var - stop_gradient(var)), var)
-    return reduced(0.5 * (log(v) + square(mean - target) / v) + (0.5 * math.log(2 * math.pi) if full else 0.0), reduction)
+    v = where(less(var, eps), add(eps, var - stop_gradient(var)), var)
+    loss = multiply(0.5, log(v) + square(mean - target) / v)
+    return reduced(add(loss, 0.5 * math.log(2 * math.pi)) if full else loss, reduction)
 
 
 def poisson_nll_loss(rate: Any, target: Any, reduction: str = "mean", *, log_input: bool = True, full: bool = False, eps: float = 1e-8) -> Any:
@@ -105,10 +107,10 @@ def poisson_nll_loss(rate: Any, target: Any, reduction: str = "mean", *, log_inp
     """
     check_reduction(reduction)
     rate, target = pair("poisson_nll_loss", rate, target)
-    loss = exp(rate) - target * rate if log_input else rate - target * log(rate + eps)
+    loss = exp(rate) - target * rate if log_input else rate - target * log(add(rate, eps))
     if full:
         y = where(greater(target, 1), target, 1.0)
-        loss = loss + where(greater(target, 1), y * log(y) - y + 0.5 * log(2 * math.pi * y), 0.0)
+        loss = loss + where(greater(target, 1), y * log(y) - y + multiply(0.5, log(multiply(2 * math.pi, y))), 0.0)
     return reduced(loss, reduction)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gpugrad.ops.activations import relu, softplus
-from gpugrad.ops.elementwise import absolute, equal, maximum, square, where
-from gpugrad.ops.fit import astype, dtype_of, shape_of
+from gpugrad.ops.elementwise import absolute, divide, equal, maximum, square, subtract, where
+from gpugrad.ops.fit import add, astype, dtype_of, shape_of
 from gpugrad.ops.labels import at_labels, counts, is_label, of_classes
 from gpugrad.ops.linalg import vector_norm
 from gpugrad.ops.loss import check_reduction, check_values, pair, reduced
@@ -37,7 +37,7 @@ def hinge_loss(score: Any, target: Any, reduction: str = "mean", margin: float =
     check_reduction(reduction)
     score, target = pair("hinge_loss", score, target)
     _check_signs("hinge_loss", target)
-    return reduced(relu(margin - target * score), reduction)
+    return reduced(relu(subtract(margin, target * score)), reduction)
 
 
 def soft_margin_loss(score: Any, target: Any, reduction: str = "mean") -> Any:
@@ -97,7 +97,7 @@ def multi_margin_loss(scores: Any, target: Any, reduction: str = "mean", *, p: i
 def _violations(name: str, x: Any, labels: Any, margin: float) -> Any:
     """max(0, x_j - x_y + margin) of each class j, 0 of the label y."""
     with np.errstate(invalid="ignore"):  # inf - inf of the label itself, which is not asked for
-        ahead = x - expand_dims(at_labels(name, x, labels), 1) + margin
+        ahead = add(x - expand_dims(at_labels(name, x, labels), 1), margin)
     return relu(where(is_label(x, labels), 0.0, ahead))
 
 
@@ -124,7 +124,7 @@ def _unit(x: Any, axis: int, eps: float) -> Any:
     eps = max(eps, 2.0**-14) if x.dtype == np.float16 else eps
     scale = maximum(stop_gradient(max_of(absolute(x), axis, keepdims=True)), eps) if x.size else 1.0
     x = x / scale
-    return x / maximum(vector_norm(x, axis=axis, keepdims=True), eps / scale)
+    return x / maximum(vector_norm(x, axis=axis, keepdims=True), divide(eps, scale))
 
 
 def cosine_embedding_loss(x1: Any, x2: Any, target: Any, reduction: str = "mean", margin: float = 0.0) -> Any:
@@ -138,4 +138,4 @@ def cosine_embedding_loss(x1: Any, x2: Any, target: Any, reduction: str = "mean"
         raise ValueError(f"cosine_embedding_loss: got inputs of shapes {shape_of(x1)} and {shape_of(x2)}, expected both (N, D) or both (D,)")
     similarity, target = pair("cosine_embedding_loss", cosine_similarity(x1, x2, axis=-1), target)
     _check_signs("cosine_embedding_loss", target)
-    return reduced(where(equal(target, 1), 1 - similarity, relu(similarity - margin)), reduction)
+    return reduced(where(equal(target, 1), 1 - similarity, relu(subtract(similarity, margin))), reduction)

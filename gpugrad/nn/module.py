@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,7 +26,7 @@ def Parameter(data: Any, requires_grad: bool = True, *, dtype: Any = None, devic
 
 def factory(device: str | None, dtype: Any) -> dict[str, Any]:
     """Where and as what a layer makes its parameters; the dtype is :func:`gpugrad.get_default_dtype` unless it is given."""
-    return {"device": device, "dtype": np.dtype(get_default_dtype() if dtype is None else dtype)}
+    return {"device": device, "dtype": backend.as_dtype(get_default_dtype() if dtype is None else dtype)}
 
 
 class Mismatch(NamedTuple):
@@ -229,11 +227,8 @@ def _destination(args: Any, device: str | None, dtype: Any) -> tuple[str | None,
     device, dtype = destination(args, device, dtype)
     if dtype is None:
         return device, None
-    if dtype == "bfloat16":
-        with contextlib.suppress(ImportError):
-            importlib.import_module("ml_dtypes")  # NumPy knows the name from then on
     try:
-        found = np.dtype(dtype)
+        found = backend.as_dtype(dtype)
     except TypeError:
         raise TypeError(f"Module.to: got {dtype!r}, expected a device ('cpu', 'cuda', 'cuda:N', 'auto') or a dtype") from None
     if not is_inexact(found):

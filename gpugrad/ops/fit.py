@@ -39,11 +39,13 @@ def is_half(dtype: Any) -> bool:
 
 
 def in_float32(f: Callable[..., Any]) -> Callable[..., Any]:
-    """``f`` with 16-bit floats computed in float32, where exp has the range it needs and sums keep their digits."""
+    """``f`` with 16-bit floats (all arrays of one dtype) computed in float32, where exp has the range it needs and sums keep their digits."""
 
-    def wide(x: Any, *args: Any, **params: Any) -> Any:
-        dtype = getattr(x, "dtype", None)
-        return f(x, *args, **params) if dtype is None or not is_half(dtype) else f(x.astype(np.float32), *args, **params).astype(dtype)
+    def wide(*args: Any, **params: Any) -> Any:
+        dtypes = {a.dtype for a in args if hasattr(a, "dtype")}
+        if len(dtypes) != 1 or not is_half(dtype := dtypes.pop()):
+            return f(*args, **params)
+        return f(*[a.astype(np.float32) if hasattr(a, "dtype") else a for a in args], **params).astype(dtype)
 
     return wide
 
@@ -71,7 +73,7 @@ def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
 
     Unlike NumPy's, a cast from complex to real takes the real part without a warning.
     """
-    dtype, source = np.dtype(dtype), dtype_of(x)
+    dtype, source = backend.as_dtype(dtype), dtype_of(x)
     if dtype == source and not copy:
         return x
     if not tape.is_inexact(dtype):
@@ -195,7 +197,7 @@ def _filled_like(x: Any, fill: Any, dtype: Any, shape: Any) -> Any:
     p = plain(x)
     shape = np.shape(p) if shape is None else shape
     xp = namespace(p)
-    dtype = dtype_of(p) if dtype is None else dtype
+    dtype = dtype_of(p) if dtype is None else backend.as_dtype(dtype)
     y = xp.empty(shape, dtype) if fill is None else xp.full(shape, fill, dtype)
     return Tensor(y) if type(x) is Tensor else y
 

@@ -73,6 +73,7 @@ def check_values(name: str, what: str, x: Any, fits: Callable[[Any], Any], expec
 # ---------------------------------------------------------------------------------- binary cross entropy
 
 
+@in_float32
 def _bce_with_logits(x: Any, y: Any) -> Any:
     e = np.copysign(x, -1.0)
     out = reusable(e)
@@ -89,6 +90,7 @@ def _linear_part(x: Any, y: Any) -> Any:
         return choose(np.isinf(x), choose(np.equal(share, 0), 0, np.abs(x) * share), z)
 
 
+@in_float32
 def _bce_residual(x: Any, y: Any) -> Any:
     e = np.exp(np.copysign(x, -1.0))
     return choose(np.greater_equal(x, 0), (1 - y) - y * e, e * (1 - y) - y) / (1 + e)
@@ -110,6 +112,7 @@ bce_with_logits = elementwise(
 )
 
 
+@in_float32
 def _bce(p: Any, y: Any) -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         return -(y * np.maximum(np.log(p), -100) + (1 - y) * np.maximum(np.log1p(-p), -100))
@@ -161,11 +164,13 @@ huber = general(
 # ---------------------------------------------------------------------------------- Kullback and Leibler's divergence
 
 
+@in_float32
 def _kl(x: Any, t: Any) -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         return choose(np.equal(t, 0) & ~np.isnan(x), 0, t * (np.log(t) - x))
 
 
+@in_float32
 def _log_ratio(x: Any, t: Any) -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         return choose(np.equal(t, 0) & np.equal(x, -np.inf), 0, np.log(t) - x)

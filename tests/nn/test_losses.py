@@ -627,6 +627,43 @@ def test_weights_are_buffers_that_stay_constants():
     assert repr(nn.MultiMarginLoss(p=2)) == "MultiMarginLoss(reduction='mean', p=2, margin=1.0)"
 
 
+@pytest.mark.parametrize(
+    "made", [lambda x, dtype: np.asarray(x).astype(dtype), lambda x, dtype: gg.tensor(x, dtype=dtype, requires_grad=True)], ids=["array", "tensor"]
+)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_16_bit_floats_stay_what_they_are(dtype, made):
+    pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(3)
+    wide = [rng.uniform(0.2, 0.8, (4, 3)) for _ in range(3)] + [np.sign(rng.normal(size=(4, 3)))]
+    a, b, v, signs = (made(x, dtype) for x in wide)
+    y = np.array([0, 2, 1, 1])
+    losses = {
+        "bce": lambda a, b, v, s, r: F.bce_loss(a, b, r, weight=0.5),
+        "bce with logits": lambda a, b, v, s, r: F.bce_with_logits(a, b, r, pos_weight=2.0),
+        "gaussian": lambda a, b, v, s, r: F.gaussian_nll_loss(a, b, v, r, full=True),
+        "poisson": lambda a, b, v, s, r: F.poisson_nll_loss(a, b * 8, r, full=True),
+        "poisson of rates": lambda a, b, v, s, r: F.poisson_nll_loss(a, b, r, log_input=False),
+        "mse": lambda a, b, v, s, r: F.mse_loss(a, b, r),
+        "huber": lambda a, b, v, s, r: F.huber_loss(a, b, r),
+        "kl": lambda a, b, v, s, r: F.kl_div(a, b, r),
+        "hinge": lambda a, b, v, s, r: F.hinge_loss(a, s, r),
+        "soft margin": lambda a, b, v, s, r: F.soft_margin_loss(a, s, r),
+        "multiclass": lambda a, b, v, s, r: F.multiclass_hinge_loss(a, y, r),
+        "multi margin": lambda a, b, v, s, r: F.multi_margin_loss(a, y, r, p=2),
+        "cross entropy": lambda a, b, v, s, r: F.cross_entropy(a, y, r),
+        "nll": lambda a, b, v, s, r: F.nll_loss(a, y, r),
+        "cosine": lambda a, b, v, s, r: F.cosine_similarity(a, b),
+        "cosine embedding": lambda a, b, v, s, r: F.cosine_embedding_loss(a, b, np.array([1, -1, 1, 1]), r),
+    }
+    for name, f in losses.items():
+        for reduction in ("mean", "none"):
+            loss = f(a, b, v, signs, reduction)
+            assert loss.dtype.name == dtype, name
+            exact = np.asarray(f(*wide, reduction))
+            got = np.asarray(loss.detach().numpy() if type(loss) is gg.Tensor else loss).astype(float)
+            assert_allclose(got, exact, rtol=0.05, atol=0.05, err_msg=name)
+
+
 # ---------------------------------------------------------------------------------- errors
 
 X, Y = np.full((4, 3), 0.5), np.array([0, 2, 1, 1])
