@@ -203,13 +203,13 @@ def _together(*makers: Callable[[np.random.Generator, Any], Samples]) -> Callabl
     return lambda rng, dtype: [sample for make in makers for sample in make(rng, dtype)]
 
 
-_LIKE = [_samples("x x x", "x x 0.25", "d x x", of=of) for of in ("maximum", "minimum", "fmax", "fmin")]
+_LIKE = [_samples("x x x", "x x 0.25", "d x x", "d x 0.25", of=of) for of in ("maximum", "minimum", "fmax", "fmin")]
 _SELECT = [_samples("x x mask", "x -0.5 mask", inverted=inverted) for inverted in (False, True)]
 
 select = Kernel("select", _select, cpu="masks_cpu:select", cuda=_cuda_select, samples=_together(*_SELECT))
 parts = Kernel("parts", _parts, cpu="masks_cpu:parts", cuda=_cuda_parts, samples=_samples("x mask", "d mask"))
 positive = Kernel("positive", _positive, cpu="masks_cpu:positive", cuda=_cuda("positive", _positive), samples=_samples("x x", "d x"))
-within = Kernel("within", _within, cpu="masks_cpu:within", cuda=_cuda("within", _within), samples=_samples("x x -0.5 0.75", "x x x x"))
+within = Kernel("within", _within, cpu="masks_cpu:within", cuda=_cuda("within", _within), samples=_samples("x x -0.5 0.75", "d x -0.5 0.75", "x x x x"))
 share = Kernel("share", _share, cpu="masks_cpu:share", cuda=_cuda_share, samples=_together(*_LIKE))
 shares = Kernel("shares", _shares, cpu="masks_cpu:shares", cuda=_cuda_shares, samples=_together(*_LIKE))
 strong_product, strong_quotient = (
