@@ -7,6 +7,7 @@ The only file that imports CuPy, and only when a GPU array or device is asked fo
 from __future__ import annotations
 
 import functools
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -190,6 +191,14 @@ def check_numbers(name: str, array: Any) -> None:
     """Raise TypeError where an array holds objects, strings or dates, whose functions would be nan or nonsense."""
     if array.dtype.kind in NOT_NUMBERS:
         raise TypeError(f"{name}: got {array.tolist()!r:.60} of dtype {array.dtype}, expected numbers (None, strings and other objects are not)")
+
+
+def check_integer(name: str, value: Any, least: float = -math.inf) -> None:
+    """Raise TypeError unless ``value`` is an integer, and ValueError below ``least``."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r:.60}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def mixed_devices(args: Any) -> DeviceError | None:

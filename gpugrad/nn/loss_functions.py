@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.backend import check_integer
 from gpugrad.ops.activations import softplus
 from gpugrad.ops.cross_entropy import cross_entropy
 from gpugrad.ops.elementwise import absolute, exp, greater, isnan, isneginf, less, log, multiply, square, strong_multiply, where
 from gpugrad.ops.fit import add, astype, dtype_of, shape_of
-from gpugrad.ops.labels import at_labels, check_ignore_index, counts, of_classes
+from gpugrad.ops.labels import at_labels, counts, of_classes
 from gpugrad.ops.loss import bce, check_reduction, check_values, huber, kl, mean_of, pair, reduced
 from gpugrad.ops.loss import bce_with_logits as _bce_with_logits
 from gpugrad.ops.shape import as_array, reshape
@@ -180,7 +181,7 @@ def nll_loss(log_probability: Any, target: Any, reduction: str = "mean", *, weig
         IndexError: a label is neither in [0, C) nor ``ignore_index``. On a GPU, where looking would stall, the loss is nan instead.
     """
     check_reduction(reduction)
-    check_ignore_index(ignore_index)
+    check_integer("ignore_index", ignore_index)
     x, labels, weight, rest = of_classes("nll_loss", log_probability, target, weight, "log probabilities")
     count = counts(x, labels, weight, ignore_index)
     losses = strong_multiply(astype(count, dtype_of(x), copy=False), -at_labels("nll_loss", x, labels, ignore_index))

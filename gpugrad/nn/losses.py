@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from gpugrad.backend import check_integer
 from gpugrad.creation import tensor
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.nn.module import Module
 from gpugrad.ops.cross_entropy import check_options
-from gpugrad.ops.labels import check_ignore_index
 from gpugrad.ops.loss import check_reduction
 from gpugrad.tape import Tensor
 
@@ -147,7 +147,7 @@ class NLLLoss(_Loss):
 
     def __init__(self, reduction: str = "mean", *, weight: Any = None, ignore_index: int = -100) -> None:
         super().__init__(reduction)
-        check_ignore_index(ignore_index)
+        check_integer("ignore_index", ignore_index)
         self.weight, self.ignore_index = _buffer(weight), ignore_index
 
     def forward(self, log_probability: Any, target: Any) -> Any:

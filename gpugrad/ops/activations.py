@@ -267,11 +267,16 @@ _gelu = _activation("gelu", "gelu", "``x Phi(x)``.")
 _gelu_tanh = _activation("gelu_tanh", "gelu_tanh", "``x sigmoid(u)``, ``u = sqrt(8/pi) (x + 0.044715 x^3)``.")
 
 
+def check_approximate(approximate: str) -> None:
+    """Raise ValueError unless it is one of gelu's."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+
+
 def gelu(x: Any, approximate: str = "none") -> Any:
     """``x Phi(x)`` with the normal distribution function Phi. Hendrycks and Gimpel, "Gaussian error linear units" (2016).
 
     ``approximate="tanh"`` takes ``Phi(x) = (1 + tanh(z)) / 2``, ``z = sqrt(2/pi) (x + 0.044715 x^3)``, which is ``sigmoid(2 z)``.
     """
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    check_approximate(approximate)
     return _gelu(x) if approximate == "none" else _gelu_tanh(x)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.backend import mixed_devices, namespace
+from gpugrad.backend import check_integer, mixed_devices, namespace
 from gpugrad.kernels import cross_entropy as kernels
 from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import not_equal, strong_multiply
 from gpugrad.ops.fit import astype, dtype_of, is_unit, shape_of
-from gpugrad.ops.labels import check_ignore_index, checked_labels, checked_weight, class_axis, counts, is_tracked, on_device_of, rows
+from gpugrad.ops.labels import checked_labels, checked_weight, class_axis, counts, is_tracked, on_device_of, rows
 from gpugrad.ops.loss import REDUCTIONS, check_reduction, mean_of
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import expand_dims, reshape
@@ -141,7 +141,7 @@ _value = general(
 def check_options(reduction: str, label_smoothing: float, ignore_index: int) -> None:
     """Raise ValueError or TypeError for an option that makes no sense."""
     check_reduction(reduction)
-    check_ignore_index(ignore_index)
+    check_integer("ignore_index", ignore_index)
     if not isinstance(label_smoothing, (int, float, np.integer, np.floating)):
         raise TypeError(f"label_smoothing must be a number between 0 and 1, got {label_smoothing!r:.60}")
     if not 0 <= label_smoothing <= 1:

@@ -32,6 +32,7 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, generator: random.
         ValueError: p is not between 0 and 1.
     """
     check_probability(p)
+    check_generator(generator)
     x = as_array(x)
     if not training or p == 0:
         return x
@@ -44,6 +45,14 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, generator: random.
 
 
 def check_probability(p: float) -> None:
-    """Raise ValueError unless p is between 0 and 1."""
+    """Raise TypeError unless p is a number, and ValueError unless it is between 0 and 1."""
+    if not isinstance(p, (int, float, np.integer, np.floating)):
+        raise TypeError(f"dropout: got probability p={p!r:.60}, expected a number from 0 to 1")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: got probability p={p}, expected 0 to 1")
+
+
+def check_generator(generator: Any) -> None:
+    """Raise TypeError unless it is one of :mod:`gpugrad.random`, or None."""
+    if generator is not None and not isinstance(generator, random.Generator):
+        raise TypeError(f"dropout: got the generator {generator!r:.60}, expected gg.random.Generator(seed), or None")

@@ -34,12 +34,6 @@ def rows(x: Any) -> Any:
     return x if len(shape) == 2 else reshape(moveaxis(x, min(1, len(shape) - 1), -1), (-1, shape[min(1, len(shape) - 1)]))
 
 
-def check_ignore_index(ignore_index: Any) -> None:
-    """Raise TypeError unless it is an integer."""
-    if not isinstance(ignore_index, (int, np.integer)) or isinstance(ignore_index, bool):
-        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r:.60}; to ignore nothing leave it out")
-
-
 def is_tracked(x: Any) -> bool:
     """At any level."""
     while type(x) is Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.backend import namespace
+from gpugrad.backend import check_integer, namespace
 from gpugrad.kernels import segments as kernels
 from gpugrad.ops.elementwise import multiply
 from gpugrad.ops.fit import dtype_of, shape_of
@@ -59,6 +59,8 @@ def embedding(indices: Any, weight: Any, padding_idx: int | None = None) -> Any:
     count = shape_of(weight)[0]
     if dtype_of(indices).kind not in "iu":
         raise IndexError(f"embedding: got indices of dtype {dtype_of(indices)}, expected integers")
+    if padding_idx is not None:
+        check_integer("embedding: padding_idx", padding_idx)
     if padding_idx is not None and not -count <= padding_idx < count:
         raise ValueError(f"embedding: got padding_idx={padding_idx}, expected {-count} to {count - 1}")
     return _embedding(weight, indices, count=count, skip=None if padding_idx is None else padding_idx % count, value=True)
@@ -76,6 +78,7 @@ def one_hot(indices: Any, num_classes: int = -1) -> Any:
     values = plain(indices)
     if values.dtype.kind not in "iu":
         raise IndexError(f"one_hot: got indices of dtype {values.dtype}, expected integers")
+    check_integer("one_hot: num_classes", num_classes)
     if num_classes < -1 or (num_classes == -1 and not values.size):
         raise ValueError(
             f"one_hot: got num_classes={num_classes} for indices of shape {values.shape}, expected the number of classes, or -1 where there are indices"

@@ -47,6 +47,8 @@ class Optimizer:
             raise TypeError("params must be an iterable of Tensors or of groups, got a Tensor: write [t]")
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ValueError(f"invalid max_grad_norm: got {max_grad_norm}, expected a positive number, or None")
+        if not isinstance(params, Iterable):
+            raise TypeError(f"params must be an iterable of Tensors or of groups, got {type(params).__name__}: pass model.parameters()")
         self.defaults = defaults
         self.max_grad_norm = max_grad_norm
         self.clip: dict[str, Any] = {}  # the arguments norm and max_norm of the kernels, in a step that clips and after it

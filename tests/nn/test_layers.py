@@ -237,3 +237,29 @@ def test_fused_second_derivatives(activation, mode):
     expected = gg.hvp(unfused, params, v, mode=mode)
     for name, product in gg.hvp(loss, params, v, mode=mode).items():
         assert_allclose(product, expected[name], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: nn.functional.dropout(np.ones(3), "a"), TypeError, "got probability p='a', expected a number"),
+        (lambda: nn.functional.dropout(np.ones(3), np.ones(3)), TypeError, "expected a number from 0 to 1"),
+        (lambda: nn.functional.dropout(np.ones(3), generator=3), TypeError, "got the generator 3"),
+        (lambda: nn.Dropout(generator=3), TypeError, "got the generator 3"),
+        (lambda: nn.LayerNorm(4.5), TypeError, "normalized_shape.* must be an integer, got 4.5"),
+        (lambda: nn.RMSNorm((2, "a")), TypeError, "normalized_shape.* must be an integer, got 'a'"),
+        (lambda: nn.BatchNorm1d(4.5), TypeError, "BatchNorm1d: num_features must be an integer, got 4.5"),
+        (lambda: nn.Embedding(10, 3, padding_idx=1.5), TypeError, "Embedding: padding_idx must be an integer, got 1.5"),
+        (lambda: nn.Embedding(10, -4), ValueError, "Embedding: embedding_dim must be at least 0, got -4"),
+        (lambda: nn.functional.embedding([0], np.ones((3, 2)), 1.5), TypeError, "embedding: padding_idx must be an integer, got 1.5"),
+        (lambda: nn.functional.one_hot([0, 1], "a"), TypeError, "one_hot: num_classes must be an integer, got 'a'"),
+        (lambda: nn.functional.one_hot([0, 1], 2.5), TypeError, "one_hot: num_classes must be an integer, got 2.5"),
+        (lambda: nn.Linear("4", 2), TypeError, "Linear: in_features must be an integer, got '4'"),
+        (lambda: nn.Bilinear(4, 2, True), TypeError, "Bilinear: out_features must be an integer, got True"),
+        (lambda: nn.GELU("tanhh"), ValueError, "approximate must be 'none' or 'tanh', got 'tanhh'"),
+        (lambda: gg.optim.Adam(nn.Linear(2, 2)), TypeError, r"got Linear: pass model.parameters\(\)"),
+    ],
+)
+def test_options_of_a_wrong_kind_are_named_at_once(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

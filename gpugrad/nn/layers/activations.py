@@ -6,6 +6,7 @@ from typing import Any
 
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.nn.module import Module
+from gpugrad.ops.activations import check_approximate
 
 
 class ReLU(Module):
@@ -74,6 +75,7 @@ class GELU(Module):
     """:func:`gpugrad.gelu`: exact, or with ``approximate="tanh"``."""
 
     def __init__(self, approximate: str = "none") -> None:
+        check_approximate(approximate)
         self.approximate = approximate
 
     def forward(self, x: Any) -> Any:

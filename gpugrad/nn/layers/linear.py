@@ -7,6 +7,7 @@ from typing import Any
 
 from gpugrad import creation
 from gpugrad.autograd import no_grad
+from gpugrad.backend import check_integer
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.nn import init
 from gpugrad.nn.location import ShapeError
@@ -20,6 +21,11 @@ def _uniform(shape: tuple[int, ...], fan_in: int, options: dict[str, Any]) -> Te
     return init.uniform_(Parameter(creation.empty(shape, **options)), -bound, bound)
 
 
+def _check_sizes(layer: str, **sizes: Any) -> None:
+    for name, value in sizes.items():
+        check_integer(f"{layer}: {name}", value, least=0)
+
+
 class Linear(Module):
     """``y = x W + b`` with W of shape (in, out), as in dX = dY W', dW = X' dY (PyTorch stores W').
 
@@ -27,6 +33,7 @@ class Linear(Module):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, device: str | None = None, dtype: Any = None) -> None:
+        _check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         options = factory(device, dtype)
         self.weight = _uniform((in_features, out_features), in_features, options)
@@ -53,6 +60,7 @@ class Bilinear(Module):
     """
 
     def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, *, device: str | None = None, dtype: Any = None) -> None:
+        _check_sizes("Bilinear", in1_features=in1_features, in2_features=in2_features, out_features=out_features)
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
         options = factory(device, dtype)
         self.weight = _uniform((in1_features, in2_features, out_features), in1_features, options)
@@ -78,6 +86,9 @@ class Embedding(Module):
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, *, device: str | None = None, dtype: Any = None) -> None:
+        _check_sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None:
+            check_integer("Embedding: padding_idx", padding_idx)
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ValueError(f"Embedding: got padding_idx={padding_idx}, expected {-num_embeddings} to {num_embeddings - 1}")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from gpugrad import creation
+from gpugrad.backend import check_integer
 from gpugrad.nn import functional as F  # noqa: N812
 from gpugrad.nn.location import ShapeError
 from gpugrad.nn.module import Module, Parameter, factory
-from gpugrad.ops.dropout import check_probability
+from gpugrad.ops.dropout import check_generator, check_probability
 from gpugrad.ops.fit import shape_of
 from gpugrad.random import Generator
 from gpugrad.tape import Tensor
@@ -42,6 +43,7 @@ class BatchNorm1d(Module):
         device: str | None = None,
         dtype: Any = None,
     ) -> None:
+        check_integer("BatchNorm1d: num_features", num_features, least=0)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         options = factory(device, dtype)
         self.weight, self.bias = _ones_and_zeros((num_features,), options, affine, affine)
@@ -150,6 +152,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
         check_probability(p)
+        check_generator(generator)
         self.p, self.generator = p, generator
 
     def forward(self, x: Any) -> Any:
@@ -162,7 +165,10 @@ class Dropout(Module):
 
 
 def _as_shape(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (int(normalized_shape),) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
+    shape = tuple(normalized_shape) if np.ndim(normalized_shape) else (normalized_shape,)  # type: ignore[arg-type]
+    for n in shape:
+        check_integer("normalized_shape, or each of its lengths,", n, least=0)
+    return tuple(map(int, shape))
 
 
 def _of_shape(shape: tuple[int, ...]) -> str:
