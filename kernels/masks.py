@@ -2,8 +2,8 @@
 
 Written with ``np.where`` each of them is several passes, and where a mask is as good as random ``np.where`` waits for mispredicted branches; here nothing branches.
 
-What stands beside the first array may be an array of its shape and dtype or a number, which is what these are nearly always called with. All
-else that NumPy would broadcast or promote is the references'.
+What stands beside the first array may be an array of its dtype, of its shape or one that broadcasts to it, or a number, which is what these are nearly always
+called with. All else that NumPy would broadcast or promote is the references'.
 """
 
 from __future__ import annotations
@@ -109,9 +109,15 @@ def operands(d: Any, *others: Any) -> list[Any] | None:
             found.append(x[(0,) * x.ndim])
         elif x.shape == d.shape:
             found.append(x.ravel())
+        elif x.size < d.size and _broadcasts(x.shape, d.shape):  # a row or a column: laid out in full it costs a pass, the reference costs ten
+            found.append(namespace(x).broadcast_to(x, d.shape).ravel())
         else:
             return None
     return found
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))
 
 
 def _launch(what: str, d: Any, others: tuple[Any, ...], outputs: int = 1) -> list[Any] | None:
@@ -186,12 +192,14 @@ def _numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> An
 
 
 def _samples(*kinds: str, **params: Any) -> Callable[[np.random.Generator, Any], Samples]:
-    """Arguments of these kinds: an array "x", a "mask", a constant "d" that is broadcast, or a number."""
+    """Arguments of these kinds: an array "x", a "row" or "column" of one, a "mask", a constant "d" that is broadcast, or a number."""
 
     def samples(rng: np.random.Generator, dtype: Any) -> Samples:
         make = {
             "x": lambda shape: _numbers(rng, shape, dtype),
             "mask": lambda shape: np.asarray(rng.random(shape) < 0.5),
+            "row": lambda shape: _numbers(rng, shape[-1:], dtype),
+            "column": lambda shape: _numbers(rng, (*shape[:-1], 1) if shape else (), dtype),
             "d": lambda shape: np.broadcast_to(_numbers(rng, (), dtype), shape),
         }
         return [(tuple(make[k](shape) if k in make else float(k) for k in kind.split()), params) for kind in kinds for shape in _SHAPES]
@@ -203,7 +211,7 @@ def _together(*makers: Callable[[np.random.Generator, Any], Samples]) -> Callabl
     return lambda rng, dtype: [sample for make in makers for sample in make(rng, dtype)]
 
 
-_LIKE = [_samples("x x x", "x x 0.25", "d x x", "d x 0.25", of=of) for of in ("maximum", "minimum", "fmax", "fmin")]
+_LIKE = [_samples("x x x", "x x 0.25", "d x x", "d x 0.25", "x x row", "x column x", of=of) for of in ("maximum", "minimum", "fmax", "fmin")]
 _SELECT = [_samples("x x mask", "x -0.5 mask", inverted=inverted) for inverted in (False, True)]
 
 select = Kernel("select", _select, cpu="masks_cpu:select", cuda=_cuda_select, samples=_together(*_SELECT))

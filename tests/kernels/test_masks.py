@@ -218,3 +218,16 @@ def test_zero_wins_over_infinite_slopes(twin: str, dtype: Any) -> None:
     with kernels.use(twin):
         assert_array_equal(masks.slope_product(d, zero, of="sqrt"), [0, INF, NAN])
         assert_array_equal(masks.slope_product(d, large, of="reciprocal"), [0, -INF, NAN])
+
+
+@pytest.mark.parametrize("shape", [(90,), (60, 1), (1, 90), (1, 1)])
+@pytest.mark.parametrize("name", ["maximum", "minimum", "fmax", "fmin"])
+def test_a_row_or_column_stays_in_the_kernel(name, shape, monkeypatch):
+    """The reference took twenty to eighty times as long."""
+    rng = np.random.default_rng(0)
+    d, x, row = (rng.integers(-3, 4, s).astype(np.float32) for s in ((60, 90), (60, 90), shape))
+    expected = masks._shares(d, x, row, of=name)
+    monkeypatch.setattr(masks, "_shares", None)
+    for got, right in zip(masks.shares(d, x, row, of=name), expected, strict=True):
+        np.testing.assert_array_equal(got, right)
+    assert masks.operands(d, x[:, :7]) is None and masks.operands(d, np.zeros((2, 60, 90), np.float32)) is None
