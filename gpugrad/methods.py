@@ -385,7 +385,7 @@ class Methods:
     exp, log, sqrt, square, sin, cos, tanh, clip = ew.exp, ew.log, ew.sqrt, ew.square, ew.sin, ew.cos, ew.tanh, ew.clip
     sum, mean, prod, var, std, max, min = reduce.sum, reduce.mean, reduce.prod, reduce.var, reduce.std, reduce.max, reduce.min
     cumsum, cumprod, logsumexp = reduce.cumsum, reduce.cumprod, softmax.logsumexp
-    any, all, argmax, argmin = map(_method, (reduce.any, reduce.all, reduce.argmax, reduce.argmin))
+    any, all, argmax, argmin = _method(reduce.any), _method(reduce.all), _method(reduce.argmax), _method(reduce.argmin)
     dot, matmul, outer, trace, norm = linalg.dot, linalg.matmul, linalg.outer, linalg.trace, linalg.norm
     ravel = flatten = shape_ops.ravel
     squeeze, unsqueeze, swapaxes, diagonal = shape_ops.squeeze, shape_ops.expand_dims, shape_ops.swapaxes, shape_ops.diagonal

@@ -165,7 +165,7 @@ class Dropout(Module):
 
 
 def _as_shape(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
-    shape = tuple(normalized_shape) if np.ndim(normalized_shape) else (normalized_shape,)  # type: ignore[arg-type]
+    shape: Any = normalized_shape if np.ndim(normalized_shape) else (normalized_shape,)
     for n in shape:
         check_integer("normalized_shape, or each of its lengths,", n, least=0)
     return tuple(map(int, shape))
