@@ -18,7 +18,6 @@ from gpugrad import tape
 from gpugrad.backend import check_numbers, namespace
 from gpugrad.kernels import Kernel, masks
 from gpugrad.ops.fit import add, dtype_of, zeros_like
-from gpugrad.ops.large import on_threads
 from gpugrad.ops.rules import REALS, Sample, constant, elementwise, general, two_arguments
 from gpugrad.tape import Tensor, binary, plain
 
@@ -92,8 +91,8 @@ _sqrt_slope = _sloped("sqrt", lambda d, y: strong_divide(d, 2 * y), lambda c, d,
 
 negative = elementwise("negative", np.negative, lambda d, _y, _x: -d)
 positive = elementwise("positive", np.positive, lambda d, _y, _x: d)
-subtract = elementwise("subtract", on_threads(np.subtract), lambda d, _y, _a, _b: d, lambda d, _y, _a, _b: -d)
-multiply = elementwise("multiply", on_threads(np.multiply), lambda d, _y, _a, b: d * b, lambda d, _y, a, _b: d * a)
+subtract = elementwise("subtract", np.subtract, lambda d, _y, _a, _b: d, lambda d, _y, _a, _b: -d)
+multiply = elementwise("multiply", np.multiply, lambda d, _y, _a, b: d * b, lambda d, _y, a, _b: d * a)
 divide = true_divide = elementwise(
     "divide",
     np.divide,
