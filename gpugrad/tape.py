@@ -263,11 +263,7 @@ class Op:
         """The value, seen by nobody."""
         try:
             return self.f(*args, **params)
-        except (
-            TypeError,
-            ValueError,
-            backend.DeviceError,
-        ) as error:  # a launch knows its own arrays, some of them made on the current device: here are the user's
+        except (TypeError, ValueError, backend.DeviceError) as error:  # what a kernel says of devices is about arrays of its own: here are the user's
             raise backend.mixed_devices(args) or error from None
 
     def _call_mixed(self, args: Sequence[Any], params: dict[str, Any]) -> Any:
