@@ -161,8 +161,13 @@ CASES: dict[str, tuple[str, str, Make]] = {  # what is shown -> kernel, formula,
 # ------------------------------------------------------------------------------------------------- measuring
 
 
-def measure(contender: str, case: str, megabytes: float, seconds: float, device: str = "cpu") -> dict[str, float]:
-    """GB/s that the kernel moves whose largest array has this size; passes over that array; us of a call."""
+def measure(contender: str, megabytes: float, seconds: float, device: str = "cpu") -> dict[str, float]:
+    """All cases, one after the other: nobody is compared, so they share a process. "CASE: GB/s" and so on."""
+    return {f"{case}: {key}": value for case in ("copy", *CASES) for key, value in one(case, megabytes, seconds, device).items()}
+
+
+def one(case: str, megabytes: float, seconds: float, device: str = "cpu") -> dict[str, float]:
+    """GB/s that a kernel moves whose largest array has this size; passes over that array; us of a call."""
     from gpugrad import backend
     from gpugrad.testing.agreement import all_kernels
 
@@ -212,11 +217,9 @@ def _bytes(arrays: Any) -> int:
 
 def rows_of(rounds: int, quick: bool, device: str, sizes: tuple[float, ...]) -> dict[str, list[dict[str, float]]]:
     """For each case what was measured at each size; that of "copy" too."""
-    seconds = 0.01 if quick else 0.4
-    return {
-        case: [in_turn("bandwidth", ("gpugrad",), rounds, case=case, megabytes=m, seconds=seconds, device=device)["gpugrad"] for m in sizes]
-        for case in ("copy", *CASES)
-    }
+    seconds = 0.01 if quick else 0.3
+    by_size = [in_turn("bandwidth", ("gpugrad",), rounds, megabytes=m, seconds=seconds, device=device)["gpugrad"] for m in sizes]
+    return {case: [{key: r[f"{case}: {key}"] for key in ("GB/s", "us", "passes")} for r in by_size] for case in ("copy", *CASES)}
 
 
 def report(rounds: int, quick: bool) -> str:
