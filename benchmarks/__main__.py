@@ -18,9 +18,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: to see that everything runs; writes nothing")
     args = parser.parse_args()
 
+    about = machine()
     intro = (
         "# Benchmarks\n\nWritten by `python -m benchmarks` (`pip install -e '.[bench]'`). Each measurement ran in a process of its own, the contenders in turn, "
-        f"nothing else beside them; the numbers are medians of {1 if args.quick else args.rounds} rounds of medians. Ratios are ours to theirs: below 1 gpugrad is faster, or smaller.\n\n{machine()}"
+        f"nothing else beside them; the numbers are medians of {1 if args.quick else args.rounds} rounds of medians. Ratios are ours to theirs: below 1 gpugrad is faster, or smaller.\n\n{about}"
     )
     sections = [intro]
     for name in args.only:
@@ -29,7 +30,7 @@ def main() -> None:
     if not args.quick and args.only == ALL:
         (Path(__file__).parent / "RESULTS.md").write_text("\n\n".join(sections) + "\n")
         page = sections[1 + ALL.index("bandwidth")].removeprefix("#")  # which has a page of its own in docs/ as well
-        (Path(__file__).parent.parent / "docs" / "bandwidth.md").write_text(f"{page}\n\nWritten by `python -m benchmarks` on this machine:\n\n{machine()}\n")
+        (Path(__file__).parent.parent / "docs" / "bandwidth.md").write_text(f"{page}\n\nWritten by `python -m benchmarks` on this machine:\n\n{about}\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A pass is one reading or writing of the largest array. What must move is each argument, each result, and once more what is written in place; the last
 columns are that over the time, as a fraction of what a copy of an array moves. 1 is as fast as copying; above 1 the arrays of one call were still in the
-cache when the next began. Errors are the largest that `gpugrad check` finds, in units in the last place of the largest element.
+cache when the next began, or several threads move more than the one that copies. Errors are the largest that `gpugrad check` finds, in units in the last place of the largest element.
 """
 
 from __future__ import annotations
