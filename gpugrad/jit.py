@@ -164,9 +164,9 @@ def _surroundings() -> tuple[Any, ...]:
 
 
 def _texts() -> list[str]:
-    """A hash of the text of every kernel."""
+    """A hash of the text of every kernel, and of what they take constants from."""
     here = Path(__file__)
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in (here, *sorted((here.parent / "kernels").glob("*.py")))]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in (here, here.with_name("pool.py"), *sorted((here.parent / "kernels").glob("*.py")))]
 
 
 _texts_at_import = _texts()  # when kernels are compiled, later, their files may have been edited; what is compiled is what was imported

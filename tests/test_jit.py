@@ -108,9 +108,14 @@ def test_an_edit_to_any_file_of_kernels_counts(folder: Path, monkeypatch: pytest
     helper = package / "kernels" / "helper_cpu.py"
     helper.write_text("a = 1")
     (package / "jit.py").write_text("")
+    constants = package / "pool.py"
+    constants.write_text("b = 1")
     monkeypatch.setattr(jit, "__file__", str(package / "jit.py"))
     before = jit._texts()
     assert jit._texts() == before
+    constants.write_text("b = 2")
+    assert jit._texts() != before
+    constants.write_text("b = 1")
     helper.write_text("a = 2")
     assert jit._texts() != before
     monkeypatch.setattr(jit, "_texts_at_import", before)
