@@ -187,6 +187,11 @@ def _import_array(obj: Any) -> Any:
     return array
 
 
+def address(array: Any) -> int:
+    """Where the first element lies, in the memory of the array's device."""
+    return array.__array_interface__["data"][0] if namespace(array) is np else array.data.ptr
+
+
 def check_numbers(name: str, array: Any) -> None:
     """Raise TypeError where an array holds objects, strings or dates, whose functions would be nan or nonsense."""
     if array.dtype.kind in NOT_NUMBERS:

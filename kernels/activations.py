@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpugrad.backend import namespace
+from gpugrad.backend import address, namespace
 from gpugrad.cuda.loader import Source
 from gpugrad.kernels.kernel import Kernel
 from gpugrad.ops.erf import erfc
@@ -263,11 +263,6 @@ def alike(*arrays: Any) -> bool:
     """Whether they have one shape and one dtype, which is what the twins are written for."""
     x = arrays[-1]
     return all(y.shape == x.shape and y.dtype == x.dtype for y in arrays)
-
-
-def address(x: Any) -> int:
-    """Where its first element lies."""
-    return x.ctypes.data if namespace(x) is np else x.data.ptr
 
 
 def _launch(entry: str, arrays: tuple[Any, ...], wanted: tuple[bool, ...], act: str, a: float, b: float) -> list[Any]:

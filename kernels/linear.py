@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.backend import namespace
+from gpugrad.backend import address, namespace
 from gpugrad.cuda.loader import Source
 from gpugrad.kernels import activations, reductions
-from gpugrad.kernels.activations import CODES, address
+from gpugrad.kernels.activations import CODES
 from gpugrad.kernels.kernel import Kernel
 from gpugrad.ops.fit import is_half
 from gpugrad.tape import is_inexact

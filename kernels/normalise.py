@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.backend import namespace
+from gpugrad.backend import address, namespace
 from gpugrad.cuda.loader import Source
-from gpugrad.kernels.activations import address
 from gpugrad.kernels.kernel import Kernel
 from gpugrad.kernels.linear import SOURCE as LINEAR
 

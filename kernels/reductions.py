@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.backend import namespace
+from gpugrad.backend import address, namespace
 from gpugrad.cuda.loader import Source
 from gpugrad.kernels.kernel import Kernel
 
@@ -245,14 +245,10 @@ def elementwise_by(x: Any, axis: Axes, others: Sequence[Any], dtypes: Sequence[A
 # ---------------------------------------------------------------------------------- launches
 
 
-def _address(a: Any) -> int:
-    return a.ctypes.data if namespace(a) is np else a.data.ptr
-
-
 def _width(n: int, *arrays: Any) -> int:
     """Elements that a thread takes at once: 16 bytes, if all rows of n are aligned to that."""
     width = 16 // arrays[0].itemsize
-    return 1 if n % width or any(_address(a) % 16 for a in arrays) else width
+    return 1 if n % width or any(address(a) % 16 for a in arrays) else width
 
 
 def _lanes(n: int, most: int) -> int:

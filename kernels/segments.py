@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gpugrad.backend import namespace
+from gpugrad.backend import address, namespace
 from gpugrad.cuda import refusals
 from gpugrad.cuda.loader import Source
 from gpugrad.kernels.kernel import Kernel
@@ -126,16 +126,12 @@ def _gather(x: Any, places: Any, *, skip: int | None = None, from_end: bool = Tr
 def _shape(dtype: Any, width: int, *arrays: Any) -> tuple[int, int, int]:
     """How many elements a thread takes at once (16 bytes where rows are aligned to that), and a block of 256 threads as columns and rows."""
     pack = 16 // dtype.itemsize
-    if width % pack or any(_address(a) % 16 for a in arrays):
+    if width % pack or any(address(a) % 16 for a in arrays):
         pack = 1
     lanes = 1
     while lanes < min(-(-width // pack), 32):
         lanes *= 2
     return pack, lanes, 256 // lanes
-
-
-def _address(a: Any) -> int:
-    return a.__array_interface__["data"][0] if namespace(a) is np else a.data.ptr
 
 
 def _cuda_gather(x: Any, places: Any, *, skip: int | None = None, from_end: bool = True, name: str = "getitem") -> Any:

@@ -208,14 +208,14 @@ class Source:
             self._refuse(TypeError, entry, p, f"an array of {a.dtype}", f"an array of {dtype}", f"use astype('{dtype}')")
         if not a.flags.c_contiguous:
             self._refuse(ValueError, entry, p, f"strides {a.strides} for shape {a.shape}", "a C-contiguous array", "use ascontiguousarray")
-        if _address(a) % a.itemsize:
+        if backend.address(a) % a.itemsize:
             self._refuse(ValueError, entry, p, "an array at an address that is no multiple of its element's size", "an aligned array", "pass a copy")
         if not p.const and type(a) is np.ndarray and not a.flags.writeable:
             self._refuse(ValueError, entry, p, "a read-only array", "one to write into", "pass a copy")
 
     def _check_overlap(self, entry: str, arrays: list[tuple[Parameter, Any]]) -> None:
         """``__restrict__`` tells the compiler that what is written through a pointer is seen through no other; here the arrays are made to keep to it."""
-        spans = [(p, start, start + a.nbytes) for p, a in arrays if a.nbytes for start in [_address(a)]]
+        spans = [(p, start, start + a.nbytes) for p, a in arrays if a.nbytes for start in [backend.address(a)]]
         for p, start, end in spans:
             if p.restrict and not p.const:
                 for q, other_start, other_end in spans:
@@ -263,10 +263,6 @@ def _sizes(kernel: str, grid: Any, block: Any, shared: int, threads: int) -> tup
 
 def _described(a: Any) -> str:
     return f"an array of {a.dtype} and shape {a.shape}" if backend.is_array(a) else f"{type(a).__name__} {a!r:.40}"
-
-
-def _address(a: Any) -> int:
-    return a.__array_interface__["data"][0] if backend.namespace(a) is np else a.data.ptr
 
 
 # ---------------------------------------------------------------------------------- on the GPU

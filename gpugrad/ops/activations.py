@@ -17,7 +17,7 @@ from gpugrad import backend
 from gpugrad.kernels import activations as kernels
 from gpugrad.kernels import masks
 from gpugrad.ops.elementwise import clip, exp, greater, greater_equal, less_equal, multiply, of_array, tanh, where
-from gpugrad.ops.fit import dtype_of, zeros_like
+from gpugrad.ops.fit import dtype_of, total_of, zeros_like
 from gpugrad.ops.rules import Sample, elementwise, general
 from gpugrad.tape import is_inexact
 
@@ -64,7 +64,7 @@ def slope_jvp(tangents: Sequence[Any], _y: Any, d: Any, x: Any, *, act: str, a: 
     t, t_x = tangents
     through = None if t is None else slope(t, x, act=act, a=a, b=b)
     bent = None if t_x is None or act not in kernels.CURVED else _curvature(t_x, d, x, act=act, a=a, b=b)
-    return zeros_like(d) if through is bent is None else _total(through, bent)
+    return zeros_like(d) if through is bent is None else total_of(through, bent)
 
 
 def _curvature_vjp(needs: Sequence[bool], u: Any, _y: Any, c: Any, d: Any, x: Any, *, act: str, a: float, b: float) -> list[Any]:
@@ -77,7 +77,7 @@ def _curvature_vjp(needs: Sequence[bool], u: Any, _y: Any, c: Any, d: Any, x: An
 
 def _curvature_jvp(tangents: Sequence[Any], _y: Any, c: Any, d: Any, x: Any, *, act: str, a: float, b: float) -> Any:
     t_c, t_d, t_x = tangents
-    return _total(
+    return total_of(
         None if t_c is None else _curvature(t_c, d, x, act=act, a=a, b=b),
         None if t_d is None else _curvature(c, t_d, x, act=act, a=a, b=b),
         None if t_x is None else t_x * c * d * _third(x, act, a, b),
@@ -88,19 +88,13 @@ def _bend_vjp(needs: Sequence[bool], cotangents: Any, _y: Any, c: Any, d: Any, x
     u, v = cotangents
     by_c, by_x = (None, None) if u is None else slope_vjp((needs[0], needs[2]), u, None, c, x, **params)
     bent = [None] * 3 if v is None else _curvature_vjp(needs, v, None, c, d, x, **params)
-    return [_total(by_c, bent[0]), bent[1], _total(by_x, bent[2])]
+    return [total_of(by_c, bent[0]), bent[1], total_of(by_x, bent[2])]
 
 
 def _bend_jvp(tangents: Sequence[Any], _y: Any, c: Any, d: Any, x: Any, **params: Any) -> list[Any]:
     t_c, _, t_x = tangents
     through = None if t_c is t_x is None else slope_jvp((t_c, t_x), None, c, x, **params)
     return [through, _curvature_jvp(tangents, None, c, d, x, **params)]
-
-
-def _total(*parts: Any) -> Any:
-    """The sum of those that are not None."""
-    given = [p for p in parts if p is not None]
-    return sum(given[1:], given[0]) if given else None
 
 
 def _third(x: Any, act: str, a: float, b: float) -> Any:

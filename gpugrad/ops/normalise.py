@@ -17,7 +17,7 @@ import numpy as np
 from gpugrad import tape
 from gpugrad.kernels import normalise as kernels
 from gpugrad.ops.elementwise import sqrt
-from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of, zeros_like
+from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of, total_of, zeros_like
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, reshape
 from gpugrad.tape import Leaf, Tensor, is_inexact, mark_mutated, new_level, node_at, plain, pull_back, reduce_to
@@ -72,11 +72,6 @@ def _placed(needs: Sequence[bool], found: Sequence[Any]) -> list[Any]:
     """With None in the places of those that are not needed."""
     rest = iter(found)
     return [next(rest) if need else None for need in needs]
-
-
-def _summed(*parts: Any) -> Any:
-    there = [p for p in parts if p is not None]
-    return sum(there[1:], there[0]) if there else None
 
 
 # ---------------------------------------------------------------------------------- the backward of the backward
@@ -153,7 +148,7 @@ def _backward_jvp(tangents: Any, _y: Any, x: Any, weight: Any, g: Any, *, needs:
     curved = (needs[0], needs[1] and t_x is not None, False)
     if (t_x is not None or t_w is not None) and any(curved):
         bent = _placed(curved, _twice(x, weight, g, zeros_like(x) if t_x is None else t_x, t_w, None, needs=curved, **params))
-    return [_summed(a, b) for a, b, need in zip(straight, bent, needs, strict=True) if need]
+    return [total_of(a, b) for a, b, need in zip(straight, bent, needs, strict=True) if need]
 
 
 _backward = general(

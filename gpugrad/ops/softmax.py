@@ -18,7 +18,7 @@ import numpy as np
 from gpugrad.kernels import softmax as kernels
 from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import exp, where
-from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, shape_of
+from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, shape_of, total_of
 from gpugrad.ops.rules import Sample, constant, general
 from gpugrad.ops.shape import as_array
 from gpugrad.tape import is_inexact
@@ -121,7 +121,7 @@ def _softmax_curvature_vjp(needs: Sequence[bool], cotangents: Sequence[Any], _ou
         top = _dominant(y, axis=axis, bound=kernels.HALF)
         u, w = _counted(g, top, axis), _counted(c, top, axis)
         of_y.append(-u * reduce.sum(b * w, axis=axis, keepdims=True) - w * reduce.sum(b * u, axis=axis, keepdims=True))
-    return [_total(of_c), _total(of_g), _total(of_y)]
+    return [total_of(*of_c), total_of(*of_g), total_of(*of_y)]
 
 
 def _softmax_curvature_jvp(tangents: Sequence[Any], _out: Any, c: Any, g: Any, y: Any, *, axis: Axes) -> list[Any]:
@@ -138,11 +138,7 @@ def _softmax_curvature_jvp(tangents: Sequence[Any], _out: Any, c: Any, g: Any, y
         top = _dominant(y, axis=axis, bound=kernels.HALF)
         u, w = _counted(g, top, axis), _counted(c, top, axis)
         of_y.append(-w * reduce.sum(t_y * u, axis=axis, keepdims=True) - u * reduce.sum(t_y * w, axis=axis, keepdims=True))
-    return [_total(of_g), _total(of_y)]
-
-
-def _total(parts: list[Any]) -> Any:
-    return sum(parts[1:], parts[0]) if parts else None
+    return [total_of(*of_g), total_of(*of_y)]
 
 
 _SHARES = ((0.02, 0.4), (-0.4, 0.9))  # domains without and with dominant elements
@@ -224,7 +220,7 @@ def _log_softmax_curvature_vjp(needs: Sequence[bool], cotangents: Sequence[Any],
         of_c.append(_log_softmax_slope_by_y(b, None, g, y, axis=axis))
         of_g.append(broadcast_to(-reduce.sum(by, axis=axis, keepdims=True), shape_of(g)))
         of_y.append(-by * sum_g)
-    return [_total(of_c), _total(of_g), _total(of_y)]
+    return [total_of(*of_c), total_of(*of_g), total_of(*of_y)]
 
 
 def _log_softmax_curvature_jvp(tangents: Sequence[Any], out: Any, c: Any, g: Any, y: Any, *, axis: Axes) -> list[Any]:
@@ -239,7 +235,7 @@ def _log_softmax_curvature_jvp(tangents: Sequence[Any], out: Any, c: Any, g: Any
     if t_y is not None:
         of_g.append(_log_softmax_tangent_by_y(t_y, None, c, y, axis=axis))
         of_y.append(t_y * out[1])
-    return [_total(of_g), _total(of_y)]
+    return [total_of(*of_g), total_of(*of_y)]
 
 
 def _log_softmax_tangent_by_y(e: Any, _z: Any, t: Any, y: Any, *, axis: Axes) -> Any:
@@ -318,7 +314,7 @@ def _logsumexp_slope_jvp(tangents: Sequence[Any], _d: Any, g: Any, x: Any, *, ax
     t_g, t_x = tangents
     s = _softmax(x, axis=axis)
     parts = [] if t_g is None else [t_g * s]
-    return _total(parts if t_x is None else [*parts, softmax_slope(t_x * g, s, axis=axis)])
+    return total_of(*parts, None if t_x is None else softmax_slope(t_x * g, s, axis=axis))
 
 
 def _log_of_sum(x: Any, *, axis: Axes, keepdims: bool) -> Any:
