@@ -4,7 +4,7 @@
 >>> gg.grad(lambda x: gg.sum(gg.sin(x) ** 2))(np.zeros(3))
 array([0., 0., 0.])
 
-Function transforms: ``grad value_and_grad vjp jvp linearize jacobian hessian hvp``. PyTorch-shaped tape: ``gg.tensor(...,
+Function transforms: ``grad value_and_grad vjp jvp linearize jacobian hessian hvp vmap``. PyTorch-shaped tape: ``gg.tensor(...,
 requires_grad=True)``, ``.backward()``, ``gg.autograd.grad``. NumPy's names: ``gg.exp``, ``gg.sum``, ``gg.linalg.norm`` ...,
 for Tensors and plain arrays of either library.
 """
@@ -29,6 +29,7 @@ from gpugrad.autograd import (  # noqa: F401
     set_grad_enabled,
 )
 from gpugrad.backend import DeviceError  # noqa: F401
+from gpugrad.batching import vmap  # noqa: F401
 from gpugrad.blas import get_matmul_precision, set_matmul_precision  # noqa: F401
 from gpugrad.creation import (  # noqa: F401
     arange,
@@ -49,7 +50,7 @@ from gpugrad.creation import (  # noqa: F401
     tri,
     zeros,
 )
-from gpugrad.function import defjvp, defvjp, primitive  # noqa: F401
+from gpugrad.function import defbatch, defjvp, defvjp, primitive  # noqa: F401
 from gpugrad.ops.activations import *  # noqa: F403
 from gpugrad.ops.einsum import *  # noqa: F403
 from gpugrad.ops.elementwise import *  # noqa: F403

@@ -19,7 +19,7 @@ from gpugrad.anomaly import detect_anomaly
 from gpugrad.function import Function, once_differentiable
 from gpugrad.ops.elementwise import conj
 from gpugrad.ops.fit import add, unit_like, zeros_like
-from gpugrad.tape import FORWARD, Leaf, Tensor, below, box, plain, pull_back
+from gpugrad.tape import BATCH, FORWARD, Leaf, Tensor, below, box, plain, pull_back
 from gpugrad.transforms import own_all
 
 __all__ = [
@@ -98,7 +98,7 @@ def grad(
             g = next(owned)
             grads.append(box(conj(g) if node.dtype.kind == "c" else g))
         elif materialize_grads:
-            grads.append(Tensor(zeros_like(plain(t))))
+            grads.append(tape.box(zeros_like(t)))
         elif allow_unused:
             grads.append(None)
         else:
@@ -145,6 +145,8 @@ def _seeds(outputs: list[Tensor], cotangents: list[Any], create_graph: bool) -> 
             raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
         if t.node.mode is FORWARD:
             raise RuntimeError("backward inside a forward-mode transform of the same values: use gg.grad inside gg.jvp instead")
+        if t.node.mode is BATCH:
+            raise RuntimeError("backward of a Tensor that stands for many examples (inside gg.vmap): use gg.grad inside gg.vmap, or call backward outside of it")
         if g is None:
             if t.size != 1:
                 raise RuntimeError(f"grad can be implicitly created only for scalar outputs, got shape {t.shape}: pass gradient=, or sum it")

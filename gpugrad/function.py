@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from gpugrad import tree
 from gpugrad.backend import is_array
+from gpugrad.ops.batch import in_turn
 from gpugrad.ops.elementwise import conj
 from gpugrad.ops.fit import dtype_of, zeros_like
 from gpugrad.tape import Op, Tensor, box, is_inexact, is_tracked, plain
@@ -61,6 +62,15 @@ def defjvp(op: Any, *rules: Callable[..., Any] | None, argnums: Sequence[int] | 
     """Say how tangents go forward: ``rules[i](t, y, *args, **params)`` is what the tangent of argument i adds to that of y."""
     op = _op(op)
     op.define(op.vjp if op.states_vjp else None, _spread(rules, argnums))
+
+
+def defbatch(op: Any, rule: Callable[..., Any]) -> None:
+    """Say how many examples are computed at once (see :func:`gpugrad.vmap`); without this they are computed in turn.
+
+    ``rule(size, batched, *args, **params)`` gives the output with an axis of length ``size`` in front, along which the examples lie; those of ``args`` that are
+    ``batched`` have it too. Rules written with gpugrad functions (``op`` itself is one) can be differentiated.
+    """
+    _op(op).batch = lambda _op, size, batched, args, params: rule(size, tuple(batched), *args, **params)
 
 
 def _fresh(rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +151,7 @@ class Function:
         call = _Call(cls, args)
         vjp = call.pull if cls.backward is not Function.backward else None
         jvp = call.push if hasattr(cls, "jvp") else None
-        out = Op(cls.__name__, call.run, vjp, jvp)(*args)
+        out = Op(cls.__name__, call.run, vjp, jvp, batch=call.in_turn)(*args)
         if not call.constants:
             return out
         outputs = out if isinstance(out, tuple) else (out,)
@@ -170,6 +180,11 @@ class _Call:
         self.saved = {name: tree.map_leaves(lambda t: _Saved(t, places.get(id(t))), kept) for name, kept in vars(self.ctx).items()}
         self.ctx = Context()  # lets go of the inputs
         return tuple(map(plain, outputs)) if isinstance(out, tuple) else plain(out)
+
+    def in_turn(self, op: Op, size: int, batched: Sequence[bool], vals: Sequence[Any], params: dict[str, Any]) -> Any:
+        """An application for each example, for each has a ctx of its own."""
+        once = lambda *each: self.cls.apply(*[Tensor(v) if boxed and type(v) is not Tensor else v for v, boxed in zip(each, self.boxes, strict=True)])
+        return in_turn(op, size, batched, vals, params, call=once)
 
     def context(self, y: Any, vals: Sequence[Any], cotangents: Sequence[Any] = ()) -> Context:
         """The ctx as ``backward`` is to see it: inputs and outputs are the tape's, tracked where another derivative is wanted."""

@@ -5,6 +5,7 @@ The tape knows no operation, so these are attached to its Tensor here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,7 +53,8 @@ class Methods:
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of the axes."""
-        return self.value.shape
+        shape = self.value.shape
+        return shape[1:] if type(self.node) is tape.Batch else shape
 
     @property
     def dtype(self) -> Any:
@@ -62,17 +64,17 @@ class Methods:
     @property
     def ndim(self) -> int:
         """How many axes there are."""
-        return self.data.ndim
+        return len(self.shape)
 
     @property
     def size(self) -> int:
         """How many elements there are."""
-        return self.data.size
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the elements."""
-        return self.data.nbytes
+        return self.size * self.itemsize
 
     @property
     def itemsize(self) -> int:
@@ -181,21 +183,24 @@ class Methods:
         return complex(self.item())
 
     def __int__(self) -> int:
+        _refuse_batched(self, "int()")
         y = int(self.data.item())  # piecewise constant: nothing is lost
         backend.waited()
         return y
 
     def __bool__(self) -> bool:
+        _refuse_batched(self, "bool()")
         y = bool(self.data)
         backend.waited()
         return y
 
     def __index__(self) -> int:
+        _refuse_batched(self, "operator.index()")
         return self.data.__index__()
 
     def detach(self) -> Tensor:
         """The same values, sharing memory, without derivatives."""
-        return Tensor(self.data)
+        return tape.box(tape.constant(self))
 
     def clone(self) -> Tensor:
         """A copy that derivatives pass through."""
@@ -262,7 +267,7 @@ class Methods:
     @property
     def requires_grad(self) -> bool:
         """Whether derivatives are tracked through this Tensor."""
-        return self.node is not None
+        return _off_batches(self).node is not None
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -271,7 +276,8 @@ class Methods:
     @property
     def is_leaf(self) -> bool:
         """Whether no tracked operation made this Tensor."""
-        return self.node is None or isinstance(self.node, Leaf)
+        node = _off_batches(self).node
+        return node is None or isinstance(node, Leaf)
 
     @property
     def grad(self) -> Tensor | None:
@@ -304,13 +310,14 @@ class Methods:
                 "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
             )
         if not requires_grad:
-            self.node = None
-        elif self.node is None:
+            self.node = None if type(self.node) is not tape.Batch else self.node
+        elif self.node is None or type(self.node) is tape.Batch:
             if not tape.is_inexact(self.dtype):
                 raise RuntimeError(
                     f"only Tensors of floating point and complex dtype can require gradients, got {self.dtype}: make it one, as in gg.tensor(x, dtype=np.float32)"
                 )
-            self.node = Leaf(tape.state.leaf_level, self.value)
+            value = self.value if self.node is None else Tensor(self.value, self.node)
+            self.value, self.node = value, Leaf(tape.state.leaf_level, value)
         return self  # type: ignore[return-value]
 
     def backward(self: Any, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None) -> None:
@@ -322,13 +329,13 @@ class Methods:
     def register_hook(self, hook: Callable[[Tensor], Any]) -> Hook:
         """Call ``hook(grad)`` whenever the gradient of this Tensor is computed; a Tensor that it returns takes its place. Returns a handle with ``remove()``."""
         node = self.node
-        if node is None or node.mode is tape.FORWARD:
+        if node is None or node.mode in (tape.FORWARD, tape.BATCH):
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         return Hook(node, hook)
 
     def retain_grad(self) -> None:
         """Keep the gradient of this non-leaf Tensor in ``.grad`` too."""
-        if self.node is None or self.node.mode is tape.FORWARD:
+        if self.node is None or self.node.mode in (tape.FORWARD, tape.BATCH):
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         if not self.is_leaf:
             self.node.notes = self.node.notes or {}
@@ -459,7 +466,23 @@ def _describe(t: Any) -> str:
     return f"shape {tuple(t.shape)}, dtype {t.dtype}, device {t.device}"
 
 
+def _off_batches(t: Any) -> Any:
+    """The Tensor beneath the batches on top (vmap)."""
+    while type(t.node) is tape.Batch and type(t.value) is Tensor:
+        t = t.value
+    return t if type(t.node) is not tape.Batch else Tensor(t.value)
+
+
+def _refuse_batched(t: Any, what: str) -> None:
+    if tape.is_batched(t):
+        raise TypeError(
+            f"{what} inside gg.vmap: the Tensor stands for each of many examples, which need not agree. Choose by gg.where(condition, a, b) instead of if and "
+            "while; an index may be the Tensor itself, as in x[t]."
+        )
+
+
 def _refuse_inside_a_transform(t: Any, what: str) -> None:
+    _refuse_batched(t, what)
     while type(t) is Tensor:
         if t.node is not None and t.node.level % 2:
             raise TypeError(
@@ -480,6 +503,8 @@ def _refuse_tracked(t: Any, what: str, remedy: str) -> None:
 
 def _refuse_in_place(t: Any, what: str, value: Any) -> None:
     inner = t
+    if tape.is_batched(t) or tape.is_batched(value):
+        raise RuntimeError(f"{what} inside gg.vmap: a Tensor that stands for many examples cannot be changed in place. Write t.at[i].set(v) or gg.where(mask, v, t).")
     while type(inner) is Tensor:
         if inner.node is not None and inner.node.level > tape.state.floor:
             raise RuntimeError(

@@ -21,7 +21,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy import ndarray
@@ -73,7 +73,8 @@ class Tensor(Methods):
 # ------------------------------------------------------------------------------------------------- nodes
 
 
-REVERSE, RECORD, FORWARD = "reverse", "record", "forward"  # record: reverse mode that keeps what the jvp rules read as well (linearize)
+# record: reverse mode that keeps what the jvp rules read as well (linearize)
+REVERSE, RECORD, FORWARD, BATCH = "reverse", "record", "forward", "batch"
 
 
 class Leaf:
@@ -156,6 +157,23 @@ class Forward:
         self.tangent = tangent
 
 
+class Batch:
+    """Says that the first axis of the value runs over ``size`` examples, which the Tensor stands for one of (vmap)."""
+
+    __slots__ = ("level", "size")
+    mode = BATCH
+
+    def __init__(self, level: int, size: int) -> None:
+        self.level = level
+        self.size = size
+
+
+class Shared(NamedTuple):
+    """An output of a batching rule that is the same for all examples, and has no axis for them."""
+
+    value: Value
+
+
 # ------------------------------------------------------------------------------------------------- operations
 
 
@@ -174,7 +192,8 @@ class Op:
     A rule's argument whose name starts with an underscore is not kept for it: write ``lambda g, _y, _a, b: g * b``.
     The walk sums a cotangent over broadcast axes and casts it to the argument's dtype, so rules mention neither.
 
-    ``batch`` is the place of the batching rule.
+    ``batch(op, size, batched, args, params)`` gives the output of ``size`` examples at once, with an axis for them in front (of each of several outputs; a
+    :class:`Shared` one has none). ``batched`` says which arguments have that axis too. An Op without one runs example by example. See :mod:`gpugrad.ops.batch`.
     """
 
     def __init__(
@@ -215,7 +234,7 @@ class Op:
                 break
         else:
             return self.compute(args, params)
-        level = UNTRACKED
+        level, kin = UNTRACKED, None
         vals, parents = [], []
         inner = False
         for a in args:
@@ -232,9 +251,11 @@ class Op:
                     inner = True
             vals.append(a)
             parents.append(node)
+        if kin is not None and kin.mode is BATCH:
+            return self._call_batched(vals, parents, params, kin)
         if level <= state.floor or not self.differentiable:
             if inner and (level != UNTRACKED or not self.differentiable):
-                vals = [plain(v) for v in vals]
+                vals = [constant(v) for v in vals]
             return box(self(*vals, **params))
         y = self(*vals, **params) if inner else self.compute(vals, params)
         if type(y) is not ndarray:
@@ -268,10 +289,15 @@ class Op:
 
     def _call_mixed(self, args: Sequence[Any], params: dict[str, Any]) -> Any:
         """Arguments of several levels: those below the highest are constants to it, and go one level down as they are."""
-        top = max(a.node.level for a in args if is_tracked(a))
-        if top <= state.floor:
-            return box(self(*map(plain, args), **params))
-        return self(*[Tensor(a) if is_tracked(a) and a.node.level != top else a for a in args], **params)
+        top = max((a.node for a in args if is_tracked(a)), key=lambda node: node.level)
+        if top.level <= state.floor and top.mode is not BATCH:
+            return box(self(*map(constant, args), **params))
+        return self(*[Tensor(a) if is_tracked(a) and a.node.level != top.level else a for a in args], **params)
+
+    def _call_batched(self, vals: list[Value], parents: list[Any], params: dict[str, Any], kin: Batch) -> Any:
+        """All examples at once, one level down. Nothing is recorded at this level, so ``no_grad`` does not matter to it."""
+        y = (self.batch or batch_in_turn)(self, kin.size, [p is not None for p in parents], vals, params)
+        return tuple([in_batch(o, kin) for o in y]) if type(y) in (tuple, list) else in_batch(y, kin)
 
     def _record_outputs(self, ys: tuple[Value, ...], vals: list[Value], parents: list[Any], params: dict[str, Any], level: int, kin: Any) -> tuple[Tensor, ...]:
         if kin.mode is FORWARD:
@@ -503,6 +529,7 @@ reduce_to: Callable[[Value, Any], Value]  # sum a cotangent over broadcast axes,
 expand_to: Callable[[Value, Any], Value]  # broadcast a tangent, cast it
 zeros_like: Callable[[Value], Value]
 conj: Callable[[Value], Value]
+batch_in_turn: Rule  # the batching rule of operations that have none
 
 
 def install(**functions: Callable[..., Any]) -> None:
@@ -741,10 +768,36 @@ def node_at(level: int, x: Any) -> Any:
 
 
 def plain(x: Any) -> Any:
-    """The plain array at the bottom."""
+    """The plain array at the bottom; of a batched Tensor that of all its examples, with an axis more in front."""
     while type(x) is Tensor:
         x = x.value
     return x
+
+
+def constant(x: Any) -> Any:
+    """``x`` without derivatives: the plain array at the bottom, in the batches that it is in."""
+    if type(x) is not Tensor:
+        return x
+    value = constant(x.value)
+    return Tensor(value, x.node) if type(x.node) is Batch else value
+
+
+def in_batch(y: Value, node: Batch) -> Tensor:
+    """An output of a batching rule as a Tensor of the batch."""
+    shared = type(y) is Shared
+    y = y.value if shared else y
+    while type(y) is Tensor and y.node is None:
+        y = y.value
+    return box(y) if shared else Tensor(y, node)
+
+
+def is_batched(x: Any) -> bool:
+    """Whether x stands for one example of many (inside vmap)."""
+    while type(x) is Tensor:
+        if type(x.node) is Batch:
+            return True
+        x = x.value
+    return False
 
 
 def unbox(x: Any, level: int) -> Any:

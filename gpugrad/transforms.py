@@ -167,7 +167,7 @@ def hvp(f: Callable[..., Any], primals: Any, tangents: Any, mode: str = "forward
 
 def stop_gradient(x: Any) -> Any:
     """``x`` (any nest) as a constant: the same values, no derivative in any mode or level."""
-    return tree.map_leaves(lambda v: Tensor(plain(v)) if type(v) is Tensor else v, x)
+    return tree.map_leaves(lambda v: tape.box(tape.constant(v)) if type(v) is Tensor else v, x)
 
 
 # ------------------------------------------------------------------------------------------------- what they share

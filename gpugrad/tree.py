@@ -38,6 +38,19 @@ def map_leaves(f: Callable[..., Any], tree: Any) -> Any:
     return None if tree is None else f(tree)
 
 
+def paths(tree: Any, name: str = "") -> list[str]:
+    """Where each leaf lies, as an expression after ``name``: ``params['w'][0]``. In the order of :func:`flatten`."""
+    if isinstance(tree, dict):
+        parts = [(f"[{key!r}]", x) for key, x in tree.items()]
+    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        parts = [(f".{field}", x) for field, x in zip(tree._fields, tree, strict=True)]
+    elif isinstance(tree, (list, tuple)):
+        parts = [(f"[{i}]", x) for i, x in enumerate(tree)]
+    else:
+        return [] if tree is None else [name]
+    return [path for part, x in parts for path in paths(x, name + part)]
+
+
 def flatten_like(tree: Any, structure: Any, what: str) -> list[Any]:
     """The leaves of ``tree``, which must have this structure.
 

@@ -194,7 +194,7 @@ def empty_like(x: Any, dtype: Any = None, *, shape: Any = None) -> Any:
 
 def _filled_like(x: Any, fill: Any, dtype: Any, shape: Any) -> Any:
     p = plain(x)
-    shape = np.shape(p) if shape is None else shape
+    shape = shape_of(x) if shape is None else shape
     xp = namespace(p)
     dtype = dtype_of(p) if dtype is None else backend.as_dtype(dtype)
     y = xp.empty(shape, dtype) if fill is None else xp.full(shape, fill, dtype)

@@ -8,7 +8,8 @@ declares a value and its partial derivatives times ``d``. The Jacobian of an ele
 same formula serves the vjp (``d`` is the cotangent) and the jvp (``d`` is the tangent). Complex cotangents are
 transposed, not conjugated (as in JAX and HIPS/autograd), so one formula serves there too.
 
-A rule's argument whose name starts with an underscore is not kept on the tape.
+A rule's argument whose name starts with an underscore is not kept on the tape. How an operation treats many examples at once (``batch``) is said with the
+rules of :mod:`gpugrad.ops.batch`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.ops.batch import spread
 from gpugrad.tape import Op, Rule, binary, unary
 
 REGISTRY: dict[str, Op] = {}
@@ -87,25 +89,29 @@ def elementwise(
             if arity == 2
             else [Sample(*[s] * arity, domain=domain) for s in ((3, 4), ())]
         )
-    op = register(Op(name, f, partials, partials, samples=samples, doc=doc or f"``{name}`` of each element; see :func:`numpy.{name}`."))
+    op = register(Op(name, f, partials, partials, samples=samples, batch=spread, doc=doc or f"``{name}`` of each element; see :func:`numpy.{name}`."))
     return unary(op) if arity == 1 else binary(op) if arity == 2 else op
 
 
-def linear(name: str, f: Callable[..., Any], transpose: Callable[..., Any], *, samples: Iterable[Sample], doc: str | None = None) -> Op:
+def linear(
+    name: str, f: Callable[..., Any], transpose: Callable[..., Any], *, samples: Iterable[Sample], batch: Rule | None = None, doc: str | None = None
+) -> Op:
     """Declare a linear map of one array: its own jvp, and ``transpose(g, **params)`` for the vjp.
 
     What the transpose needs to know of the argument (its shape, say) is passed as a parameter, so nothing is kept.
     """
-    op = Op(name, f, [lambda g, _y, _x, **params: transpose(g, **params)], samples=samples, doc=doc)
+    op = Op(name, f, [lambda g, _y, _x, **params: transpose(g, **params)], samples=samples, batch=batch, doc=doc)
     op.define(op.vjp, [lambda t, _y, _x, **params: op(t, **params)])
     return register(op)
 
 
-def general(name: str, f: Callable[..., Any], vjp: Any, jvp: Any = None, *, samples: Iterable[Sample], doc: str | None = None) -> Op:
+def general(
+    name: str, f: Callable[..., Any], vjp: Any, jvp: Any = None, *, samples: Iterable[Sample], batch: Rule | None = None, doc: str | None = None
+) -> Op:
     """Declare any other operation, by the rules that :class:`gpugrad.tape.Op` describes."""
-    return register(Op(name, f, vjp, jvp, samples=samples, doc=doc))
+    return register(Op(name, f, vjp, jvp, samples=samples, batch=batch, doc=doc))
 
 
-def constant(name: str, f: Callable[..., Any], *, samples: Iterable[Sample] = (), doc: str | None = None) -> Op:
+def constant(name: str, f: Callable[..., Any], *, samples: Iterable[Sample] = (), batch: Rule | None = None, doc: str | None = None) -> Op:
     """Declare an operation with nothing to differentiate (comparisons, argmax): its results are untracked."""
-    return register(Op(name, f, (), (), samples=samples, doc=doc))
+    return register(Op(name, f, (), (), samples=samples, batch=batch, doc=doc))

@@ -1,0 +1,90 @@
+"""Batching rules: an operation on many examples at once, which lie along an axis of their own in front of all others (see :func:`gpugrad.vmap`).
+
+A rule is ``rule(op, size, batched, args, params)``: those of ``args`` that are ``batched`` have the axis, of length ``size``, the others are the same for all
+examples. It calls operations one level down, and returns the output with the axis. Most operations need none of their own::
+
+    batch=leading(axis=shift)           # of x alone, along axes that are one further back
+    batch=leading(shape=grow)           # with a shape among its parameters
+    batch=spread                        # elementwise: the axis goes in front of those that broadcast
+
+A public function that is composed of operations has nothing to say: each of them is batched by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpugrad import tape
+from gpugrad.tape import Op, Rule
+
+Args = Sequence[Any]
+Change = Callable[[Any, int], Any]
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an array or Tensor; numbers and None have none."""
+    return getattr(x, "shape", ())
+
+
+def aligned(v: Any, ndim: int) -> Any:
+    """Examples (size, *shape) of fewer than ``ndim`` axes as (size, 1, ..., 1, *shape), so that they broadcast as each of them would."""
+    from gpugrad.ops.shape import reshape
+
+    shape = shape_of(v)
+    missing = ndim + 1 - len(shape)
+    return v if missing <= 0 else reshape(v, (shape[0], *[1] * missing, *shape[1:]))
+
+
+def repeated(v: Any, size: int) -> Any:
+    """What is the same for all examples, once for each: a view where ``v`` is plain."""
+    from gpugrad.ops.fit import broadcast_to
+
+    return v if not hasattr(v, "shape") else broadcast_to(v, (size, *v.shape))
+
+
+def with_axis(size: int, batched: Sequence[bool], args: Args) -> list[Any]:
+    """All arguments with the axis; numbers and None stay."""
+    return [v if b else repeated(v, size) for v, b in zip(args, batched, strict=True)]
+
+
+def spread(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    """Of an elementwise operation, whose arguments broadcast."""
+    ndim = max([len(shape_of(v)) - b for v, b in zip(args, batched, strict=True)])
+    return op(*[aligned(v, ndim) if b else v for v, b in zip(args, batched, strict=True)], **params)
+
+
+def leading(**changes: Change) -> Rule:
+    """Of an operation that takes the axis as one more of its arguments', once its parameters are changed as ``changes`` say: ``changes[name](value, size)``."""
+
+    def rule(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+        changed = {name: changes[name](value, size) if name in changes else value for name, value in params.items()}
+        return op(*with_axis(size, batched, args), **changed)
+
+    return rule
+
+
+def shift(axis: Any, _size: int) -> Any:
+    """An axis or a tuple of axes, counted from the front, one further back."""
+    return tuple([i + 1 for i in axis]) if isinstance(axis, tuple) else axis + 1
+
+
+def grow(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """A shape with the examples' axis in front."""
+    return (size, *shape)
+
+
+def in_turn(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any], *, call: Callable[..., Any] | None = None) -> Any:
+    """Example by example (by ``call``, if it is not ``op`` itself), joined: for operations of which nothing more is known."""
+    from gpugrad.ops.shape import stack
+
+    if not size:
+        raise ValueError(f"{op.name} inside gg.vmap over no examples: it has no batching rule, so nothing says of what shape its result is. Give it one with gg.defbatch.")
+    ys = [(call or op)(*[v[i] if b else v for v, b in zip(args, batched, strict=True)], **params) for i in range(size)]
+    if isinstance(ys[0], tuple):
+        return tuple(stack(parts) for parts in zip(*ys, strict=True))
+    return stack(ys)
+
+
+tape.install(batch_in_turn=in_turn)
+
