@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpugrad import backend, tape
 from gpugrad.autograd import enable_grad
-from gpugrad.ops.fit import is_half
+from gpugrad.curvature.solve import dot
 from gpugrad.optim.line_search import strong_wolfe
-from gpugrad.optim.optimizer import Optimizer, as_real
-from gpugrad.tape import Tensor
+from gpugrad.optim.vector import VectorOptimizer, is_finite, largest
 
 
 class Move(NamedTuple):
@@ -29,7 +28,7 @@ class Move(NamedTuple):
         return Move(s, y, float(dot(s, y)), float(dot(y, y)))
 
 
-class LBFGS(Optimizer):
+class LBFGS(VectorOptimizer):
     """Limited-memory BFGS: ``step`` makes up to ``max_iter`` moves ``x = x + t d``, and calls the closure for the loss and the gradients at each point it tries::
 
         def closure():
@@ -57,6 +56,8 @@ class LBFGS(Optimizer):
     Inner products are of float64. What length to go is decided on the host, so each evaluation waits for the device.
     """
 
+    remembers = ("_moves", "_pending")
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -70,32 +71,15 @@ class LBFGS(Optimizer):
     ) -> None:
         options = {"lr": lr, "max_iter": max_iter, "max_eval": max(max_iter * 5 // 4, 2) if max_eval is None else max_eval, "tolerance_grad": tolerance_grad}
         super().__init__(params, {**options, "tolerance_change": tolerance_change, "history_size": history_size, "line_search_fn": line_search_fn})
-        self.params = self.param_groups[0]["params"]
         self._moves: list[Move] = []  # the oldest first
         self._pending: tuple[Any, Any] | None = None  # the last move and the gradient before it, where that behind it is not known yet
         self._counts = {"n_iter": 0, "func_evals": 0}
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
-        """Of the only group.
-
-        Raises:
-            ValueError: there is one already.
-        """
-        if self.param_groups:
-            raise ValueError("LBFGS doesn't support per-parameter options (parameter groups): got a second group, expected one list of Tensors")
-        super().add_param_group(group)
-
     def check(self, group: dict[str, Any]) -> None:
-        """max_iter and history_size are positive; there is such a line search; one device."""
+        """There is such a line search."""
         super().check(group)
-        for name in ("max_iter", "max_eval", "history_size"):
-            if not group[name] >= 1:
-                raise ValueError(f"invalid {name}: got {group[name]}, expected at least 1")
         if group["line_search_fn"] not in (None, "strong_wolfe"):
             raise ValueError(f"only 'strong_wolfe' is supported for line_search_fn, or None: got {group['line_search_fn']!r}")
-        devices = sorted({p.device for p in group["params"]})
-        if len(devices) > 1:
-            raise ValueError(f"LBFGS: got parameters on {' and '.join(devices)}, expected one device")
 
     # ------------------------------------------------------------------ a step
 
@@ -105,22 +89,13 @@ class LBFGS(Optimizer):
         Raises:
             TypeError: there is no closure.
         """
-        if closure is None:
-            raise TypeError("LBFGS evaluates the loss several times in a step: call step(closure), where closure computes the gradients and returns the loss")
-        if self.max_grad_norm is not None:
-            raise ValueError("LBFGS needs the gradient of the loss as it is: got max_grad_norm, which would make it that of no function")
-        start, before = self._point(), (list(self._moves), self._pending, dict(self._counts))
-        try:
-            return self._iterate(closure, start)
-        except BaseException:
-            self._go_to(start)
-            self._moves, self._pending, self._counts = before
-            raise
+        with self.all_or_nothing(closure, "computes the gradients and returns the loss") as start:
+            return self._iterate(closure, start)  # type: ignore[arg-type]
 
     def _iterate(self, closure: Callable[[], Any], x: Any) -> Any:
         group, most = self.param_groups[0], self._counts["func_evals"] + self.param_groups[0]["max_eval"]
         first, loss, g = self._evaluate(closure)
-        if not _is_finite(loss, g) or _largest(g) <= group["tolerance_grad"]:
+        if not is_finite(loss, g) or largest(g) <= group["tolerance_grad"]:
             return first
         if self._pending is not None:
             self._remember(self._pending[0], g - self._pending[1])
@@ -142,7 +117,7 @@ class LBFGS(Optimizer):
                 self._pending = (x - old_x, old_g)
                 break
             self._remember(x - old_x, g - old_g)
-            if _largest(g) <= group["tolerance_grad"] or abs(loss - old_loss) < group["tolerance_change"] or _largest(x - old_x) <= group["tolerance_change"]:
+            if largest(g) <= group["tolerance_grad"] or abs(loss - old_loss) < group["tolerance_change"] or largest(x - old_x) <= group["tolerance_change"]:
                 break
         return first
 
@@ -167,10 +142,10 @@ class LBFGS(Optimizer):
 
         t = float(tape.plain(group["lr"])) * (1.0 if self._moves else min(1.0, 1.0 / float(np.abs(g).sum(dtype=np.float64))))
         if group["line_search_fn"] is not None:
-            t, loss, g = strong_wolfe(along, t, loss, g, slope, tolerance=group["tolerance_change"] / _largest(d), max_evaluations=min(evaluations, 25))
+            t, loss, g = strong_wolfe(along, t, loss, g, slope, tolerance=group["tolerance_change"] / largest(d), max_evaluations=min(evaluations, 25))
         elif not is_last:
             new_loss, new_g, _ = along(t)
-            t, loss, g = (t, new_loss, new_g) if _is_finite(new_loss, new_g) else (0.0, loss, g)
+            t, loss, g = (t, new_loss, new_g) if is_finite(new_loss, new_g) else (0.0, loss, g)
         else:
             g = None
         new = self._go_to(at(t))
@@ -182,7 +157,7 @@ class LBFGS(Optimizer):
             returned = closure()
         self._counts["func_evals"] += 1
         loss = tape.plain(returned)
-        gradient = self._flat([p.data if p.grad is None else p.grad.data for p in self.params], [p.grad is None for p in self.params])
+        gradient = self._flat([None if p.grad is None else p.grad.data for p in self.params])
         return returned, float(loss.item() if backend.is_array(loss) else loss), gradient
 
     def _remember(self, s: Any, y: Any) -> None:
@@ -191,55 +166,17 @@ class LBFGS(Optimizer):
         if move.sy > np.finfo(s.dtype).eps * math.sqrt(float(dot(s, s)) * move.yy):
             self._moves = [*self._moves, move][-self.param_groups[0]["history_size"] :]
 
-    # ------------------------------------------------------------------ parameters as one vector
-
-    def _flat(self, arrays: list[Any], absent: list[bool]) -> Any:
-        xp = backend.namespace(arrays[0])
-        dtype = np.result_type(*[np.float32 if is_half(a.dtype) else as_real(a).dtype for a in arrays])
-        parts = [xp.zeros(as_real(a).size, dtype) if none else as_real(a).reshape(-1).astype(dtype) for a, none in zip(arrays, absent)]
-        return xp.concatenate(parts)
-
-    def _point(self) -> Any:
-        return self._flat([p.data for p in self.params], [False] * len(self.params))
-
-    def _go_to(self, x: Any) -> Any:
-        """Write the vector into the parameters, and return what they hold then: rounded, if they are of several dtypes."""
-        start = 0
-        for p in self.params:
-            real = as_real(p.data)
-            real[...] = x[start : start + real.size].reshape(real.shape).astype(real.dtype)
-            start += real.size
-            tape.mark_mutated(p.data)
-        return x if all(as_real(p.data).dtype == x.dtype for p in self.params) else self._point()
-
     # ------------------------------------------------------------------ saving and loading
 
-    def state_dict(self) -> dict[str, Any]:
-        """As other optimizers'; what is remembered is of all parameters together, under number 0: moves and changes of gradients as rows of matrices."""
+    def _vectors(self) -> dict[str, Any]:
+        """Moves and changes of gradients as rows of matrices."""
         xp = backend.namespace(self.params[0].data)
-        state: dict[str, Any] = dict(self._counts)
-        if self._moves:
-            state |= {"steps": Tensor(xp.stack([m.s for m in self._moves])), "changes": Tensor(xp.stack([m.y for m in self._moves]))}
-        if self._pending is not None:
-            state |= dict(zip(("pending_step", "pending_grad"), map(Tensor, self._pending)))
-        return {**super().state_dict(), "state": {0: state} if self._counts["func_evals"] else {}}
+        vectors = {"steps": xp.stack([m.s for m in self._moves]), "changes": xp.stack([m.y for m in self._moves])} if self._moves else {}
+        return vectors if self._pending is None else {**vectors, **dict(zip(("pending_step", "pending_grad"), self._pending))}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where another optimizer was, bit for bit.
-
-        Raises:
-            ValueError: the group or the number of elements does not fit; nothing has been changed.
-        """
-        state = state_dict["state"].get(0, state_dict["state"].get("0", {}))
-        like = self._point()
-        arrays = {k: backend.asarray(tape.plain(v), like.dtype, self.params[0].device, copy=True) for k, v in state.items() if k not in self._counts}
-        for name, a in arrays.items():
-            if a.shape[-1:] != like.shape:
-                raise ValueError(f"loaded state dict has {name} of {a.shape[-1]} elements, expected {like.size}, those of all parameters")
-        super().load_state_dict({**state_dict, "state": {}})
-        self._moves = [Move.of(s.copy(), y.copy()) for s, y in zip(arrays.get("steps", ()), arrays.get("changes", ()))]
-        self._pending = (arrays["pending_step"], arrays["pending_grad"]) if "pending_step" in arrays else None
-        self._counts = {name: int(state.get(name, 0)) for name in self._counts}
+    def _recall(self, vectors: dict[str, Any]) -> None:
+        self._moves = [Move.of(s.copy(), y.copy()) for s, y in zip(vectors.get("steps", ()), vectors.get("changes", ()))]
+        self._pending = (vectors["pending_step"], vectors["pending_grad"]) if "pending_step" in vectors else None
 
 
 def inverse_hessian_times(g: Any, moves: list[Move]) -> Any:
@@ -257,16 +194,3 @@ def inverse_hessian_times(g: Any, moves: list[Move]) -> Any:
     for (s, y, sy, _), weight in zip(moves, reversed(weights)):
         q += (weight - dot(y, q) / sy) * s
     return q
-
-
-def dot(a: Any, b: Any) -> Any:
-    """The inner product in float64, of no axes, on the device of the vectors."""
-    return np.vdot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False))
-
-
-def _largest(v: Any) -> float:
-    return float(np.abs(v).max()) if v.size else 0.0
-
-
-def _is_finite(loss: float, g: Any) -> bool:
-    return math.isfinite(loss) and math.isfinite(_largest(g))
