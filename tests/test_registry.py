@@ -369,3 +369,87 @@ def test_composite_takes_nests() -> None:
     leaves, structure = tree.flatten({"w": POINT[:2], "b": [POINT[2:]]})
     f = lambda p: composite(gg.concatenate([p["w"], p["b"][0]]))
     check_grads(f, (tree.unflatten(structure, leaves),), order=2)
+
+
+# ------------------------------------------------------------------------------------------------- many examples at once
+
+EXAMPLES = 3
+
+
+def examples_of(a: Any, put: Callable[[Any], Any]) -> Any:
+    """Several arrays like ``a``, joined along a new axis in front: floats shrunk by degrees (so that they stay in their domain), others moved round."""
+    a = host(a)
+    if a.dtype.kind in "fc":
+        return put(np.stack([(a * (1 - 0.06 * i)).astype(a.dtype) for i in range(EXAMPLES)]))
+    return put(np.stack([np.roll(a.reshape(-1), i).reshape(a.shape) for i in range(EXAMPLES)]))
+
+
+def batched_cases(op: Op, put: Callable[[Any], Any], dtype: Any = np.float64) -> Iterator[tuple[str, tuple[Any, ...], list[Any], dict[str, Any]]]:
+    """Each sample with all of its arrays batched, and with each of them alone; and the in_axes."""
+    for sample in samples(op) + of_other_sizes(op):
+        args = filled(sample, dtype, put)
+        arrays = [i for i, a in enumerate(args) if backend.is_array(a)]
+        for chosen in dict.fromkeys([tuple(arrays), *((i,) for i in arrays)]):
+            if op.name in RAGGED and any(not is_float(args[i]) and args[i].dtype.kind == "b" for i in chosen):
+                continue  # masks that are not alike pick different numbers of elements
+            axes = tuple(0 if i in chosen else None for i in range(len(args)))
+            if chosen:
+                yield f"{sample}, batched {chosen}", axes, [examples_of(a, put) if b == 0 else a for a, b in zip(args, axes, strict=True)], sample.params
+
+
+RAGGED = {"getitem", "scatter_add", "index_set"}
+
+
+def in_a_loop(f: Callable[..., Any], axes: Any, args: list[Any]) -> list[Any]:
+    """The outputs of the examples one by one, joined."""
+    rows = [outputs(f(*[a if b is None else a[i] for a, b in zip(args, axes, strict=True)])) for i in range(EXAMPLES)]
+    return [np.stack([host(row[k]) for row in rows]) for k in range(len(rows[0]))]
+
+
+@every_op
+def test_has_a_batching_rule(name: str) -> None:
+    assert REGISTRY[name].batch is not None, f"the operation {name!r} has no batching rule: say where it is declared how it treats many examples (see gpugrad.ops.batch)"
+
+
+@every_op
+def test_batched_values(name: str, put: Callable[[Any], Any]) -> None:
+    """vmap gives what a loop gives, whatever is batched."""
+    op = REGISTRY[name]
+    for what, axes, args, params in batched_cases(op, put):
+        f = lambda *xs: op(*xs, **params)  # noqa: B023
+        got = outputs(gg.vmap(f, axes)(*args))
+        for a, b in zip(got, in_a_loop(f, axes, args), strict=True):
+            assert plain(a).dtype == b.dtype, what
+            assert_close(a, b, 1e-9, what)
+
+
+@every_smooth_op
+def test_batched_derivatives(name: str, put: Callable[[Any], Any]) -> None:
+    """Pullbacks and pushes inside vmap, and vmap inside them, give what a loop gives; the same of the second derivative."""
+    op = REGISTRY[name]
+    for what, axes, args, params in batched_cases(op, put):
+        one = [a if b is None else a[0] for a, b in zip(args, axes, strict=True)]
+        f, xs = in_floats(op, one, params)
+        if not xs:
+            continue
+        chosen = [i for i, a in enumerate(one) if is_float(a)]
+        us, ts = cotangents(tuple(f(*xs)), put), cotangents(tuple(xs), put)
+
+        def whole(*xs: Any, full: Any) -> Any:
+            full = dict(enumerate(full)) | dict(zip(chosen, xs, strict=True))  # noqa: B023
+            return [y for y in outputs(op(*[full[i] for i in range(len(full))], **params)) if y.dtype.kind in "fc"]  # noqa: B023
+
+        def derivatives(*full: Any) -> tuple[Any, ...]:
+            of = lambda *xs: whole(*xs, full=full)
+            at = [full[i] for i in chosen]  # noqa: B023
+            pulled = lambda *xs: list(gg.vjp(of, *xs)[1](us))  # noqa: B023
+            return (*pulled(*at), *gg.jvp(of, tuple(at), tuple(ts))[1], *gg.jvp(pulled, tuple(at), tuple(ts))[1])  # noqa: B023
+
+        for a, b in zip(gg.vmap(derivatives, axes)(*args), in_a_loop(derivatives, axes, args), strict=True):
+            assert_close(a, b, 1e-8, f"derivatives inside vmap of {what}")
+        together = lambda *xs: gg.vmap(lambda *full: whole(*[full[i] for i in chosen], full=full), axes)(*[dict(zip(chosen, xs)).get(i, a) for i, a in enumerate(args)])  # noqa: B023
+        many = [args[i] for i in chosen]
+        pulled = gg.vjp(together, *many)[1]([gg.stack([u] * EXAMPLES) for u in us])
+        loop = in_a_loop(lambda *full: gg.vjp(lambda *xs: whole(*xs, full=full), *[full[i] for i in chosen])[1](us), axes, args)  # noqa: B023
+        for i, a, b in zip(chosen, pulled, loop, strict=True):
+            assert_close(a, b if axes[i] == 0 else b.sum(0), 1e-8, f"vmap inside a pullback of {what}")

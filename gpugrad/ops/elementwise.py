@@ -19,7 +19,7 @@ from gpugrad.backend import check_numbers, namespace
 from gpugrad.kernels import Kernel, masks
 from gpugrad.ops.fit import add, dtype_of, zeros_like
 from gpugrad.ops.rules import REALS, Sample, constant, elementwise, general, two_arguments
-from gpugrad.tape import Tensor, binary, plain
+from gpugrad.tape import Tensor, binary
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "around",
@@ -345,7 +345,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
             raise ValueError("where: got one branch, expected both or neither")
         return nonzero(condition)
     if type(condition) is Tensor:
-        condition = Tensor(plain(condition))
+        condition = tape.box(tape.constant(condition))
     elif not hasattr(condition, "shape"):
         condition = np.asarray(condition)
         check_numbers("where", condition)
