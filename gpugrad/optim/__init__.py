@@ -9,6 +9,7 @@ from gpugrad.optim.clip import clip_grad_value_
 from gpugrad.optim.lbfgs import LBFGS
 from gpugrad.optim.lion import Lion
 from gpugrad.optim.nadam import NAdam
+from gpugrad.optim.newton_cg import NewtonCG
 from gpugrad.optim.norm import clip_grad_norm_
 from gpugrad.optim.optimizer import Optimizer
 from gpugrad.optim.rmsprop import RMSprop
@@ -24,6 +25,7 @@ __all__ = [
     "ExponentialMovingAverage",
     "Lion",
     "NAdam",
+    "NewtonCG",
     "Optimizer",
     "RMSprop",
     "clip_grad_norm_",
