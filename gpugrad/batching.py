@@ -81,7 +81,9 @@ def _together(o: Any, axis: int | None, level: int, size: int, place: str) -> An
     y = y if hasattr(y, "shape") else backend.asarray(y)
     if axis is None:
         if depends:
-            raise ValueError(f"vmap: out_axes is None for {place}, which depends on the examples: give the axis along which they shall lie, or reduce it to one in f")
+            raise ValueError(
+                f"vmap: out_axes is None for {place}, which depends on the examples: give the axis along which they shall lie, or reduce it to one in f"
+            )
         return y
     shape = shape_of(y)
     if not depends:

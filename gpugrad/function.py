@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from gpugrad import tree
 from gpugrad.backend import is_array
-from gpugrad.ops.batch import in_turn
+from gpugrad.ops.batch import example_by_example, in_turn, one_by_one
 from gpugrad.ops.elementwise import conj
 from gpugrad.ops.fit import dtype_of, zeros_like
 from gpugrad.tape import Op, Tensor, box, is_inexact, is_tracked, plain
@@ -55,13 +55,13 @@ def defvjp(op: Any, *rules: Callable[..., Any] | None, argnums: Sequence[int] | 
     Sums over broadcast axes and casts happen by themselves.
     """
     op = _op(op)
-    op.define(_spread([rule and _fresh(rule) for rule in rules], argnums), op.jvp if op.states_jvp else None)
+    op.define(_spread([rule and one_by_one(_fresh(rule)) for rule in rules], argnums), op.jvp if op.states_jvp else None)
 
 
 def defjvp(op: Any, *rules: Callable[..., Any] | None, argnums: Sequence[int] | None = None) -> None:
     """Say how tangents go forward: ``rules[i](t, y, *args, **params)`` is what the tangent of argument i adds to that of y."""
     op = _op(op)
-    op.define(op.vjp if op.states_vjp else None, _spread(rules, argnums))
+    op.define(op.vjp if op.states_vjp else None, _spread([rule and one_by_one(rule) for rule in rules], argnums))
 
 
 def defbatch(op: Any, rule: Callable[..., Any]) -> None:
@@ -149,8 +149,8 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Run ``forward`` and record ``backward``."""
         call = _Call(cls, args)
-        vjp = call.pull if cls.backward is not Function.backward else None
-        jvp = call.push if hasattr(cls, "jvp") else None
+        vjp = one_by_one(call.pull) if cls.backward is not Function.backward else None
+        jvp = one_by_one(call.push) if hasattr(cls, "jvp") else None
         out = Op(cls.__name__, call.run, vjp, jvp, batch=call.in_turn)(*args)
         if not call.constants:
             return out
@@ -169,6 +169,7 @@ class _Call:
         self.ctx.needs_input_grad = tuple(map(is_tracked, args))
         self.saved: dict[str, Any] = {}
         self.constants: set[int] = set()
+        self.examples = False  # whether forward ran for each of many, with a ctx each, which are gone
 
     def run(self, *vals: Any) -> Any:
         inputs = [Tensor(v) if boxed else v for v, boxed in zip(vals, self.boxes, strict=True)]
@@ -183,8 +184,12 @@ class _Call:
 
     def in_turn(self, op: Op, size: int, batched: Sequence[bool], vals: Sequence[Any], params: dict[str, Any]) -> Any:
         """An application for each example, for each has a ctx of its own."""
-        once = lambda *each: self.cls.apply(*[Tensor(v) if boxed and type(v) is not Tensor else v for v, boxed in zip(each, self.boxes, strict=True)])
-        return in_turn(op, size, batched, vals, params, call=once)
+        self.examples = True
+        return in_turn(op, size, batched, vals, params, call=self.again)
+
+    def again(self, *vals: Any) -> Any:
+        """Another application of the Function."""
+        return self.cls.apply(*[Tensor(v) if boxed and type(v) is not Tensor else v for v, boxed in zip(vals, self.boxes, strict=True)])
 
     def context(self, y: Any, vals: Sequence[Any], cotangents: Sequence[Any] = ()) -> Context:
         """The ctx as ``backward`` is to see it: inputs and outputs are the tape's, tracked where another derivative is wanted."""
@@ -196,6 +201,8 @@ class _Call:
         return ctx
 
     def pull(self, needs: Sequence[bool], g: Any, y: Any, *vals: Any) -> list[Any]:
+        if self.examples:
+            return example_by_example(self.cls.__name__, self.again).vjp(needs, g, y, *vals)
         ctx = self.context(y, vals, g if isinstance(y, tuple) else [g])
         ctx.needs_input_grad = tuple(needs)
         gs = list(g) if isinstance(y, tuple) else [g]
@@ -208,6 +215,8 @@ class _Call:
         return [None if d is None or not need else _as_in_pytorch(_unboxed(d, copy=True)) for d, need in zip(grads, needs, strict=True)]
 
     def push(self, tangents: Sequence[Any], y: Any, *vals: Any) -> Any:
+        if self.examples:
+            return example_by_example(self.cls.__name__, self.again).push(tangents, y, vals, {})
         out = self.cls.jvp(self.context(y, vals), *[None if t is None else _boxed(t) for t in tangents])  # type: ignore[attr-defined]
         return [_unboxed(t) for t in out] if isinstance(y, tuple) else _unboxed(out)
 

@@ -16,7 +16,7 @@ from gpugrad.ops import elementwise as ew
 from gpugrad.ops import fit, index, linalg, reduce, softmax
 from gpugrad.ops import shape as shape_ops
 from gpugrad.ops.fit import add, astype
-from gpugrad.tape import Leaf, Tensor, plain
+from gpugrad.tape import Batch, Leaf, Tensor, plain
 
 
 def _method(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,8 +53,7 @@ class Methods:
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of the axes."""
-        shape = self.value.shape
-        return shape[1:] if type(self.node) is tape.Batch else shape
+        return self.value.shape if type(self.node) is not Batch else self.value.shape[1:]
 
     @property
     def dtype(self) -> Any:
@@ -310,8 +309,8 @@ class Methods:
                 "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
             )
         if not requires_grad:
-            self.node = None if type(self.node) is not tape.Batch else self.node
-        elif self.node is None or type(self.node) is tape.Batch:
+            self.node = None if type(self.node) is not Batch else self.node
+        elif self.node is None or type(self.node) is Batch:
             if not tape.is_inexact(self.dtype):
                 raise RuntimeError(
                     f"only Tensors of floating point and complex dtype can require gradients, got {self.dtype}: make it one, as in gg.tensor(x, dtype=np.float32)"
@@ -468,14 +467,14 @@ def _describe(t: Any) -> str:
 
 def _off_batches(t: Any) -> Any:
     """The Tensor beneath the batches on top (vmap)."""
-    while type(t.node) is tape.Batch and type(t.value) is Tensor:
+    while type(t.node) is Batch and type(t.value) is Tensor:
         t = t.value
-    return t if type(t.node) is not tape.Batch else Tensor(t.value)
+    return t if type(t.node) is not Batch else Tensor(t.value)
 
 
 def _refuse_batched(t: Any, what: str) -> None:
     if tape.is_batched(t):
-        raise TypeError(
+        raise tape.BatchedError(
             f"{what} inside gg.vmap: the Tensor stands for each of many examples, which need not agree. Choose by gg.where(condition, a, b) instead of if and "
             "while; an index may be the Tensor itself, as in x[t]."
         )
@@ -493,6 +492,7 @@ def _refuse_inside_a_transform(t: Any, what: str) -> None:
 
 
 def _refuse_tracked(t: Any, what: str, remedy: str) -> None:
+    _refuse_batched(t, what)
     while type(t) is Tensor:
         if t.node is not None:
             raise TypeError(

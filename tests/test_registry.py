@@ -408,7 +408,9 @@ def in_a_loop(f: Callable[..., Any], axes: Any, args: list[Any]) -> list[Any]:
 
 @every_op
 def test_has_a_batching_rule(name: str) -> None:
-    assert REGISTRY[name].batch is not None, f"the operation {name!r} has no batching rule: say where it is declared how it treats many examples (see gpugrad.ops.batch)"
+    assert REGISTRY[name].batch is not None, (
+        f"the operation {name!r} has no batching rule: say where it is declared how it treats many examples (see gpugrad.ops.batch)"
+    )
 
 
 @every_op
@@ -440,14 +442,16 @@ def test_batched_derivatives(name: str, put: Callable[[Any], Any]) -> None:
             return [y for y in outputs(op(*[full[i] for i in range(len(full))], **params)) if y.dtype.kind in "fc"]  # noqa: B023
 
         def derivatives(*full: Any) -> tuple[Any, ...]:
-            of = lambda *xs: whole(*xs, full=full)
+            of = lambda *xs: whole(*xs, full=full)  # noqa: B023
             at = [full[i] for i in chosen]  # noqa: B023
             pulled = lambda *xs: list(gg.vjp(of, *xs)[1](us))  # noqa: B023
             return (*pulled(*at), *gg.jvp(of, tuple(at), tuple(ts))[1], *gg.jvp(pulled, tuple(at), tuple(ts))[1])  # noqa: B023
 
         for a, b in zip(gg.vmap(derivatives, axes)(*args), in_a_loop(derivatives, axes, args), strict=True):
             assert_close(a, b, 1e-8, f"derivatives inside vmap of {what}")
-        together = lambda *xs: gg.vmap(lambda *full: whole(*[full[i] for i in chosen], full=full), axes)(*[dict(zip(chosen, xs)).get(i, a) for i, a in enumerate(args)])  # noqa: B023
+        together = lambda *xs: gg.vmap(lambda *full: whole(*[full[i] for i in chosen], full=full), axes)(
+            *[dict(zip(chosen, xs)).get(i, a) for i, a in enumerate(args)]
+        )  # noqa: B023
         many = [args[i] for i in chosen]
         pulled = gg.vjp(together, *many)[1]([gg.stack([u] * EXAMPLES) for u in us])
         loop = in_a_loop(lambda *full: gg.vjp(lambda *xs: whole(*xs, full=full), *[full[i] for i in chosen])[1](us), axes, args)  # noqa: B023
