@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from gpugrad import backend, tree
@@ -23,6 +24,18 @@ def functional_call(module: Module, params: Mapping[str, Any], *inputs: Any, **o
         KeyError: a path that the module does not have.
         ValueError: a shape does not fit.
     """
+    with holding(module, params) as swapped:
+        return _kept_apart(module(*inputs, **options), swapped)
+
+
+@contextmanager
+def holding(module: Module, params: Mapping[str, Any]) -> Iterator[set[int]]:
+    """``with holding(module, params):`` the module's own Tensors, named by path, hold other values; yields the identities of those.
+
+    Raises:
+        KeyError: a path that the module does not have.
+        ValueError: a shape does not fit.
+    """
     own = dict(module._named_tensors())
     given = {path: v if type(v) is Tensor else Tensor(backend.asarray(v)) for path, v in params.items()}
     for path, v in given.items():
@@ -30,13 +43,31 @@ def functional_call(module: Module, params: Mapping[str, Any], *inputs: Any, **o
             raise KeyError(f"functional_call: {type(module).__name__} has no parameter or buffer {path!r}; it has {', '.join(own) or 'none'}")
         if v.shape != own[path].shape:
             raise ValueError(f"functional_call: {path} got shape {v.shape}, expected {own[path].shape}")
-    kept = [(own[path], own[path].value, own[path].node) for path in given]
+    with _substituted([own[path] for path in given], given.values()) as swapped:
+        yield swapped
+
+
+def call_with(tensors: Iterable[Tensor], values: Iterable[Any], f: Callable[[], Any]) -> Any:
+    """``f()`` while ``tensors`` hold ``values`` (arrays or Tensors) and are tracked as these are, so that it can be differentiated as a function of them.
+
+    They are not to be used by another thread meanwhile, and are afterwards what they were.
+    """
+    with _substituted(tensors, values) as swapped:
+        return _kept_apart(f(), swapped)
+
+
+@contextmanager
+def _substituted(tensors: Iterable[Tensor], values: Iterable[Any]) -> Iterator[set[int]]:
+    kept = [(t, t.value, t.node) for t in tensors]
     try:
-        for path, v in given.items():
-            own[path].value, own[path].node = v.value, v.node
-        y = module(*inputs, **options)
-        swapped = {id(t) for t, _, _ in kept}
-        return tree.map_leaves(lambda t: Tensor(t.value, t.node) if id(t) in swapped else t, y)
+        for (t, _, _), v in zip(kept, values, strict=True):
+            t.value, t.node = (v.value, v.node) if type(v) is Tensor else (v, None)
+        yield {id(t) for t, _, _ in kept}
     finally:
         for t, value, node in kept:
             t.value, t.node = value, node
+
+
+def _kept_apart(y: Any, swapped: set[int]) -> Any:
+    """``y`` (any nest) with Tensors of its own in the place of those that will be given back what they held."""
+    return tree.map_leaves(lambda t: Tensor(t.value, t.node) if id(t) in swapped else t, y)

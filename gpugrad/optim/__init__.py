@@ -6,6 +6,7 @@ from gpugrad.optim.adagrad import Adagrad
 from gpugrad.optim.adam import Adam, AdamW
 from gpugrad.optim.averaging import ExponentialMovingAverage
 from gpugrad.optim.clip import clip_grad_value_
+from gpugrad.optim.hessian_free import HessianFree
 from gpugrad.optim.lbfgs import LBFGS
 from gpugrad.optim.lion import Lion
 from gpugrad.optim.nadam import NAdam
@@ -23,6 +24,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "ExponentialMovingAverage",
+    "HessianFree",
     "Lion",
     "NAdam",
     "NewtonCG",

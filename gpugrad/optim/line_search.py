@@ -1,4 +1,4 @@
-"""A line search for the strong Wolfe conditions."""
+"""Line searches: for the strong Wolfe conditions, and for a loss that falls enough."""
 
 from __future__ import annotations
 
@@ -74,6 +74,19 @@ def strong_wolfe(
             high = low
         low = p
     return low.t, low.loss, low.gradient
+
+
+def armijo(along: Callable[[float], float], t: float, loss: float, slope: float, *, ratio: float = 0.8, max_evaluations: int = 60) -> tuple[float, float]:
+    """The first of ``t, ratio t, ratio^2 t, ...`` at which the loss f(t) along a line has fallen enough, ``f(t) <= f(0) + c t f'(0)`` with ``c = 1e-2``.
+
+    Of the gradient nothing is needed but the slope at 0 (L. Armijo 1966; Nocedal and Wright, algorithm 3.1). Returns (t, loss); t is 0 if there is none.
+    """
+    for _ in range(max_evaluations):
+        new = along(t)
+        if new <= loss + 1e-2 * t * slope and math.isfinite(new):
+            return t, new
+        t *= ratio
+    return 0.0, loss
 
 
 def _minimum(a: Point, b: Point) -> float:

@@ -114,7 +114,7 @@ class NewtonCG(VectorOptimizer):
         if not pairs:  # the loss is linear
             return v * 0
         gradients, parts = zip(*pairs)
-        return self._flat([h.data for h in autograd.grad(gradients, self.params, parts, retain_graph=True, materialize_grads=True)])
+        return self._flat([h.data for h in autograd.grad(gradients, self.params, parts, retain_graph=True, materialize_grads=True) if h is not None])
 
     def _move(self, closure: Callable[[], Any], x: Any, here: Evaluation, d: Any) -> tuple[Any, Evaluation]:
         """The next point and what the closure gives there; those that there were where no loss is smaller."""
