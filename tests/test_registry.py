@@ -427,33 +427,42 @@ def test_batched_values(name: str, put: Callable[[Any], Any]) -> None:
 
 @every_smooth_op
 def test_batched_derivatives(name: str, put: Callable[[Any], Any]) -> None:
-    """Pullbacks and pushes inside vmap, and vmap inside them, give what a loop gives; the same of the second derivative."""
+    """Pullbacks, pushes and second derivatives inside vmap, and vmap inside a pullback, give what a loop gives."""
     op = REGISTRY[name]
     for what, axes, args, params in batched_cases(op, put):
-        one = [a if b is None else a[0] for a, b in zip(args, axes, strict=True)]
-        f, xs = in_floats(op, one, params)
-        if not xs:
-            continue
-        chosen = [i for i, a in enumerate(one) if is_float(a)]
-        us, ts = cotangents(tuple(f(*xs)), put), cotangents(tuple(xs), put)
+        check_batched_derivatives(op, what, axes, args, params, put)
 
-        def whole(*xs: Any, full: Any) -> Any:
-            full = dict(enumerate(full)) | dict(zip(chosen, xs, strict=True))  # noqa: B023
-            return [y for y in outputs(op(*[full[i] for i in range(len(full))], **params)) if y.dtype.kind in "fc"]  # noqa: B023
 
-        def derivatives(*full: Any) -> tuple[Any, ...]:
-            of = lambda *xs: whole(*xs, full=full)  # noqa: B023
-            at = [full[i] for i in chosen]  # noqa: B023
-            pulled = lambda *xs: list(gg.vjp(of, *xs)[1](us))  # noqa: B023
-            return (*pulled(*at), *gg.jvp(of, tuple(at), tuple(ts))[1], *gg.jvp(pulled, tuple(at), tuple(ts))[1])  # noqa: B023
+def check_batched_derivatives(op: Op, what: str, axes: tuple[Any, ...], args: list[Any], params: dict[str, Any], put: Callable[[Any], Any]) -> None:
+    one = [a if b is None else a[0] for a, b in zip(args, axes, strict=True)]
+    f, xs = in_floats(op, one, params)
+    if not xs:
+        return
+    chosen = [i for i, a in enumerate(one) if is_float(a)]
+    us, ts = cotangents(tuple(f(*xs)), put), cotangents(tuple(xs), put)
 
-        for a, b in zip(gg.vmap(derivatives, axes)(*args), in_a_loop(derivatives, axes, args), strict=True):
-            assert_close(a, b, 1e-8, f"derivatives inside vmap of {what}")
-        together = lambda *xs: gg.vmap(lambda *full: whole(*[full[i] for i in chosen], full=full), axes)(
-            *[dict(zip(chosen, xs)).get(i, a) for i, a in enumerate(args)]
-        )  # noqa: B023
-        many = [args[i] for i in chosen]
-        pulled = gg.vjp(together, *many)[1]([gg.stack([u] * EXAMPLES) for u in us])
-        loop = in_a_loop(lambda *full: gg.vjp(lambda *xs: whole(*xs, full=full), *[full[i] for i in chosen])[1](us), axes, args)  # noqa: B023
-        for i, a, b in zip(chosen, pulled, loop, strict=True):
-            assert_close(a, b if axes[i] == 0 else b.sum(0), 1e-8, f"vmap inside a pullback of {what}")
+    def of(full: Any) -> tuple[Callable[..., Any], list[Any]]:
+        """The operation as a function of its floats, and those."""
+        at = [full[i] for i in chosen]
+        replaced = lambda xs: dict(enumerate(full)) | dict(zip(chosen, xs, strict=True))
+        return lambda *xs: [y for y in outputs(op(*[replaced(xs)[i] for i in range(len(full))], **params)) if y.dtype.kind in "fc"], at
+
+    def derivatives(*full: Any) -> tuple[Any, ...]:
+        g, at = of(full)
+        pulled = lambda *xs: list(gg.vjp(g, *xs)[1](us))
+        return (*pulled(*at), *gg.jvp(g, tuple(at), tuple(ts))[1], *gg.jvp(pulled, tuple(at), tuple(ts))[1])
+
+    for a, b in zip(gg.vmap(derivatives, axes)(*args), in_a_loop(derivatives, axes, args), strict=True):
+        assert_close(a, b, 1e-8, f"derivatives inside vmap of {what}")
+
+    def pulled_from(*full: Any) -> tuple[Any, ...]:
+        g, at = of(full)
+        return gg.vjp(g, *at)[1](us)
+
+    def all_at_once(*xs: Any) -> Any:
+        replaced = dict(enumerate(args)) | dict(zip(chosen, xs, strict=True))
+        return gg.vmap(lambda *full: of(full)[0](*of(full)[1]), axes)(*[replaced[i] for i in range(len(args))])
+
+    together = gg.vjp(all_at_once, *[args[i] for i in chosen])[1]([gg.stack([u] * EXAMPLES) for u in us])
+    for i, a, b in zip(chosen, together, in_a_loop(pulled_from, axes, args), strict=True):
+        assert_close(a, b if axes[i] == 0 else b.sum(0), 1e-8, f"a pullback of vmap of {what}")
