@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
@@ -745,6 +746,21 @@ def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any
         else:
             known[node] = expand_to(node.op.push(ts, node.y, node.vals, node.params), node)
     return known
+
+
+def footprint(outputs: Iterable[Any]) -> int:
+    """The bytes of all values between leaves and ``outputs`` (nodes; None is none): about what a tangent or a cotangent of each of them takes."""
+    seen: set[Any] = {node for node in outputs if node is not None}
+    stack, total = list(seen), 0
+    while stack:
+        node = stack.pop()
+        if node.shape is not None:
+            total += math.prod(node.shape) * node.dtype.itemsize
+        for p in node.parents:
+            if p is not None and p not in seen:
+                seen.add(p)
+                stack.append(p)
+    return total
 
 
 # ------------------------------------------------------------------------------------------------- levels

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpugrad import tape
 from gpugrad.kernels import linear as kernels
-from gpugrad.ops import reduce
+from gpugrad.ops import linear_dual, reduce
 from gpugrad.ops.activations import gelu, relu, sigmoid, silu, slope, slope_jvp, slope_vjp
 from gpugrad.ops.elementwise import tanh
 from gpugrad.ops.fit import broadcast_to, shape_of, sum_to
@@ -115,12 +115,27 @@ def _from_z_jvp(tangents: Sequence[Any], yz: Any, x: Any, w: Any, _b: Any, *, ac
     return [slope(t, yz[1], act=act), t]
 
 
+def _dual(tangents: Sequence[Any], x: Any, w: Any, b: Any, *, act: str = "none") -> tuple[Any, Any]:
+    """Y and its tangent; with act one of those that keep z, lists of two."""
+    fused = linear_dual.layer(tangents, x, w, b, "relu" if act == "relu" else "none")
+    if fused is None:
+        op = _linear if act == "none" else _from_y if act in kernels.FROM_Y else _from_z
+        y = op(x, w, b) if act == "none" else op(x, w, b, act=act)
+        return y, op.push(tangents, y, (x, w, b), {} if act == "none" else {"act": act})
+    if act in ("none", "relu"):
+        return fused
+    z, t = fused
+    y = ACTIVATIONS[act](z)
+    return (y, slope(t, y, act=act)) if act in kernels.FROM_Y else ((y, z), (slope(t, z, act=act), t))
+
+
 _SHAPES = [((3, 4), (4, 2), (2,)), ((0, 4), (4, 2), (2,)), ((3, 4), (4, 1), None), ((2, 0), (0, 2), (2,))]
 _linear = general(
     "linear",
     _linear_value,
     _linear_vjp,
     _linear_jvp,
+    dual=_dual,
     samples=[Sample(*s) for s in _SHAPES if s[2] is not None],
     doc="X W + b of matrices X and W.",
 )
@@ -129,6 +144,7 @@ _from_y = general(
     lambda x, w, b, *, act: _value(x, w, b, act=act)[0],
     _from_y_vjp,
     _from_y_jvp,
+    dual=_dual,
     samples=[Sample(*s, act=act) for act in ("relu", "tanh") for s in _SHAPES],
     doc="act(X W + b), where act is relu or tanh, of which the value tells the slope.",
 )
@@ -137,6 +153,7 @@ _from_z = general(
     _value,
     _from_z_vjp,
     _from_z_jvp,
+    dual=_dual,
     samples=[Sample(*s, act=act) for act in kernels.ACTIVATIONS if act not in kernels.FROM_Y for s in _SHAPES],
     doc="act(Z) and Z = X W + b, for the other activations.",
 )

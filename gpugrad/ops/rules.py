@@ -14,13 +14,13 @@ rules of :mod:`gpugrad.ops.batch`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpugrad.ops.batch import spread
-from gpugrad.tape import Op, Rule, binary, unary
+from gpugrad.tape import Batch, Forward, Leaf, Op, Rule, Shared, Tensor, binary, new_level, node_at, pull_back, unary, unbox
 
 REGISTRY: dict[str, Op] = {}
 
@@ -106,10 +106,42 @@ def linear(
 
 
 def general(
-    name: str, f: Callable[..., Any], vjp: Any, jvp: Any = None, *, samples: Iterable[Sample], batch: Rule | None = None, doc: str | None = None
+    name: str,
+    f: Callable[..., Any],
+    vjp: Any,
+    jvp: Any = None,
+    *,
+    samples: Iterable[Sample],
+    batch: Rule | None = None,
+    dual: Rule | None = None,
+    doc: str | None = None,
 ) -> Op:
     """Declare any other operation, by the rules that :class:`gpugrad.tape.Op` describes."""
-    return register(Op(name, f, vjp, jvp, samples=samples, batch=batch, doc=doc))
+    return register(Op(name, f, vjp, jvp, samples=samples, batch=batch, dual=dual, doc=doc))
+
+
+def composed(name: str, f: Callable[..., Any], meaning: Callable[..., Any], vjp: Any = None, *, samples: Iterable[Sample], doc: str | None = None) -> Op:
+    """Declare ``f``, which computes at once what ``meaning`` puts together from operations: a tuple of results. Its rules are those of ``meaning``, but for a joint ``vjp`` that is given."""
+
+    def pulled(needs: Sequence[bool], gs: Sequence[Any], _ys: Any, /, *args: Any, **params: Any) -> list[Any]:
+        with new_level() as level:
+            leaves = [Leaf(level, v) if need else None for need, v in zip(needs, args, strict=True)]
+            ys = meaning(*[v if leaf is None else Tensor(v, leaf) for leaf, v in zip(leaves, args, strict=True)], **params)
+        grads = pull_back([(node, g) for y, g in zip(ys, gs, strict=True) if g is not None and (node := node_at(level, y)) is not None])
+        return [None if leaf is None else grads.get(leaf) for leaf in leaves]
+
+    def pushed(tangents: Sequence[Any], _ys: Any, /, *args: Any, **params: Any) -> list[Any]:
+        with new_level() as level:
+            ys = meaning(*[v if t is None else Tensor(v, Forward(level, t)) for t, v in zip(tangents, args, strict=True)], **params)
+        return [None if (node := node_at(level, y)) is None else node.tangent for y in ys]
+
+    def batched(_op: Op, size: int, are_many: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+        with new_level() as level:
+            example = Batch(level, size)
+            ys = meaning(*[Tensor(v, example) if many else v for many, v in zip(are_many, args, strict=True)], **params)
+        return [unbox(y, level) if node_at(level, y) is not None else Shared(unbox(y, level)) for y in ys]
+
+    return register(Op(name, f, vjp or pulled, pushed, samples=samples, batch=batched, doc=doc))
 
 
 def constant(name: str, f: Callable[..., Any], *, samples: Iterable[Sample] = (), batch: Rule | None = None, doc: str | None = None) -> Op:

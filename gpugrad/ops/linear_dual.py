@@ -1,0 +1,125 @@
+"""The fully connected layer and its tangent, computed together, and the adjoint of both, of which Hessian-vector products consist::
+
+    Y = act(X W + b)                 T = act'(Z) (T_x W + X T_w + t_b)
+    dZ = act'(Z) dY                  S = act'(Z) dT
+    dX = dZ W' + S T_w'              dT_x = S W'
+    dW = X' dZ + T_x' S              dT_w = X' S            db, dt_b: the sums of the columns of dZ and S
+
+act is none or relu, so act'' is 0. What has a factor in common is one product: [X; T_x] W, [dZ; S] W', [X; T_x]' [dZ; S]. A tangent that is None is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpugrad import blas
+from gpugrad.backend import namespace
+from gpugrad.kernels import linear as kernels
+from gpugrad.kernels import masks, reductions
+from gpugrad.ops.activations import relu, where_positive
+from gpugrad.ops.fit import broadcast_to, is_half, shape_of, sum_to, total_of, zeros_like
+from gpugrad.ops.linalg import matrix_product
+from gpugrad.ops.rules import Sample, composed
+from gpugrad.ops.shape import matrix_transpose
+
+# ---------------------------------------------------------------------------------- Y and T
+
+
+def _value(x: Any, w: Any, b: Any, t_x: Any, t_w: Any, t_b: Any, *, act: str) -> tuple[Any, Any]:
+    both = blas.matmul(x if t_x is None else namespace(x).concatenate([x, t_x]), w)
+    z, t = both[: len(x)], both[len(x) :]
+    if t_w is not None:
+        product = blas.matmul(x, t_w)
+        t = product if t_x is None else _added(t, product)
+    if t_b is not None:
+        t = _added(t, t_b) if len(t) else namespace(x).broadcast_to(t_b, z.shape)
+    y = kernels.bias_act(z, b, act=act)
+    return y, masks.positive(t, y) if act == "relu" else t
+
+
+def _added(total: Any, part: Any) -> Any:
+    """``total``, an array of ours, with ``part`` added to it."""
+    total += part
+    return total
+
+
+def _meaning(x: Any, w: Any, b: Any, t_x: Any, t_w: Any, t_b: Any, *, act: str) -> tuple[Any, Any]:
+    y = matrix_product(x, w)
+    y = y if b is None else y + b
+    t = total_of(None if t_x is None else matrix_product(t_x, w), None if t_w is None else matrix_product(x, t_w), t_b)
+    y, t = y, t if shape_of(t) == shape_of(y) else broadcast_to(t, shape_of(y))
+    return (relu(y), where_positive(t, y)) if act == "relu" else (y, t)
+
+
+def _vjp(needs: Sequence[bool], cotangents: Any, ys: Any, x: Any, w: Any, _b: Any, t_x: Any, t_w: Any, _t_b: Any, *, act: str) -> list[Any]:
+    g_y, g_t = (zeros_like(y) if g is None else g for g, y in zip(cotangents, ys, strict=True))
+    found = iter(_adjoint(g_y, g_t, ys[0] if act == "relu" else None, x, w, t_x, t_w, needs=tuple(needs)))
+    return [next(found) if need else None for need in needs]
+
+
+# ---------------------------------------------------------------------------------- the cotangents that are needed, of X, W, b, T_x, T_w and t_b
+
+
+def _adjoint_value(g_y: Any, g_t: Any, y: Any, x: Any, w: Any, t_x: Any, t_w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    by_x, by_w, by_b, by_t_x, by_t_w, by_t_b = needs
+    join, n = namespace(x).concatenate, len(x)
+    dz, s = (g_y, g_t) if y is None else (masks.positive(g_y, y), masks.positive(g_t, y))
+    both = join([dz, s]) if by_t_x or (by_w and t_x is not None) else None
+    below = blas.matmul(both, w.T) if by_x and by_t_x else None
+    dx = None if not by_x else blas.matmul(dz, w.T) if below is None else below[:n]
+    if by_x and t_w is not None:
+        _added(dx, blas.matmul(s, t_w.T))
+    dw = None if not by_w else blas.matmul(x.T, dz) if t_x is None else blas.matmul(join([x, t_x]).T, both)
+    dt_x = None if not by_t_x else blas.matmul(s, w.T) if below is None else below[n:]
+    dt_w = blas.matmul(x.T, s) if by_t_w else None
+    db, dt_b = (reductions.total(v, axis=(0,)).reshape(-1) if by else None for v, by in ((dz, by_b), (s, by_t_b)))
+    return _given(dx, dw, db, dt_x, dt_w, dt_b)
+
+
+def _adjoint_meaning(g_y: Any, g_t: Any, y: Any, x: Any, w: Any, t_x: Any, t_w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    by_x, by_w, by_b, by_t_x, by_t_w, by_t_b = needs
+    dz, s = (g_y, g_t) if y is None else (where_positive(g_y, y), where_positive(g_t, y))
+    dx = total_of(matrix_product(dz, matrix_transpose(w)), None if t_w is None else matrix_product(s, matrix_transpose(t_w))) if by_x else None
+    dw = total_of(matrix_product(matrix_transpose(x), dz), None if t_x is None else matrix_product(matrix_transpose(t_x), s)) if by_w else None
+    dt_x = matrix_product(s, matrix_transpose(w)) if by_t_x else None
+    dt_w = matrix_product(matrix_transpose(x), s) if by_t_w else None
+    db, dt_b = (sum_to(v, shape_of(v)[1:]) if by else None for v, by in ((dz, by_b), (s, by_t_b)))
+    return _given(dx, dw, db, dt_x, dt_w, dt_b)
+
+
+def _given(*cotangents: Any) -> tuple[Any, ...]:
+    return tuple([c for c in cotangents if c is not None])
+
+
+# ---------------------------------------------------------------------------------- the operations
+
+_X, _W, _ROW = (3, 4), (4, 2), (2,)
+_TANGENTS: list[tuple[Any, Any, Any]] = [(_X, _W, _ROW), (None, _W, _ROW), (_X, None, None), (None, None, _ROW)]
+_adjoint = composed(
+    "linear_dual_adjoint",
+    _adjoint_value,
+    _adjoint_meaning,
+    samples=[
+        Sample((3, 2), (3, 2), y, _X, _W, t_x, t_w, needs=needs)
+        for y in ((3, 2), None)
+        for t_x, t_w in ((_X, _W), (None, _W), (_X, None))
+        for needs in ((True,) * 6, (True, True, True, False, False, False), (False, True, True, False, False, False), (False, False, False, True, True, True))
+    ],
+    doc="The cotangents of X, W, b and of their tangents that ``needs`` asks for, from those of Y and T. ``y`` is Y where act is relu, else None.",
+)
+_layer = composed(
+    "linear_dual",
+    _value,
+    _meaning,
+    _vjp,
+    samples=[Sample(_X, _W, b, *tangents, act=act) for act in ("none", "relu") for b in (_ROW, None) for tangents in _TANGENTS],
+    doc="act(X W + b) and its tangent.",
+)
+
+
+def layer(tangents: Sequence[Any], x: Any, w: Any, b: Any, act: str = "none") -> tuple[Any, Any] | None:
+    """(Y, T), where act is none or relu; None of arrays of several dtypes, or of 16 bits, which are for the operations one after the other."""
+    if x.dtype != w.dtype or (b is not None and x.dtype != b.dtype) or is_half(x.dtype):
+        return None
+    return _layer(x, w, b, *tangents, act=act)
