@@ -51,6 +51,7 @@ from gpugrad.creation import (  # noqa: F401
     zeros,
 )
 from gpugrad.function import defbatch, defjvp, defvjp, primitive  # noqa: F401
+from gpugrad.jacobians import hessian, jacobian  # noqa: F401
 from gpugrad.ops.activations import *  # noqa: F403
 from gpugrad.ops.einsum import *  # noqa: F403
 from gpugrad.ops.elementwise import *  # noqa: F403
@@ -62,7 +63,7 @@ from gpugrad.ops.reduce import *  # noqa: F403
 from gpugrad.ops.shape import *  # noqa: F403
 from gpugrad.ops.softmax import *  # noqa: F403
 from gpugrad.tape import Tensor  # noqa: F401
-from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, linearize, stop_gradient, value_and_grad, vjp  # noqa: F401
+from gpugrad.transforms import grad, hvp, jvp, linearize, stop_gradient, value_and_grad, vjp  # noqa: F401
 
 __version__ = "0.1.0"
 

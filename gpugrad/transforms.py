@@ -1,4 +1,4 @@
-"""Function transforms: grad, vjp, jvp, linearize, jacobian, hessian, hvp.
+"""Function transforms: grad, vjp, jvp, linearize, hvp.  (:mod:`gpugrad.batching` has vmap, :mod:`gpugrad.jacobians` whole matrices of derivatives.)
 
 They take functions of arrays (NumPy, CuPy or Tensors) and of any nest of dict, list and tuple of them, and nest in
 each other to any depth in any mixture. Plain arrays in, plain arrays out. Signatures follow JAX and HIPS/autograd.
@@ -105,47 +105,6 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     return run.y, push
 
 
-def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str = "auto") -> Callable[..., Any]:
-    """All partial derivatives: ``jacobian(f)(x)`` has shape ``y.shape + x.shape`` (a nest of them, output's nest outside).
-
-    Args:
-        mode: "reverse" (a pass per output element), "forward" (a pass per input element), or the cheaper one.
-
-    Of complex arguments it is the derivative of a holomorphic function, or in reverse mode the gradients of a real one (see the module).
-    """
-    if mode not in ("auto", "forward", "reverse"):
-        raise ValueError(f"mode is {mode!r}: expected 'auto', 'forward' or 'reverse'")
-
-    def evaluate(*args: Any, **kwargs: Any) -> Any:
-        of, primals = _partial(f, argnums, args, kwargs)
-        run = _Reverse(of, primals, False, RecordedLeaf)
-        xs = [x for x, _ in run.boxes]
-        sizes = [sum(int(np.prod(shape_of(v))) for v in vs) for vs in (xs, run.values)]
-        is_complex = any(dtype_of(x).kind == "c" for x in xs)
-        if is_complex and mode == "forward" and any(dtype_of(y).kind != "c" for y in run.values):
-            raise TypeError(
-                "forward mode would give the derivative of a real function along the real axis only: use mode='reverse', or real and imaginary parts as arguments"
-            )
-        forward = mode == "forward" or (mode == "auto" and sizes[0] < sizes[1] and not is_complex)
-        rows = _by_columns(run, xs) if forward else _by_rows(run, xs)
-        nests = [tree.unflatten(run.inputs, row) for row in rows]
-        return tree.unflatten(run.structure, [nest[0] if isinstance(argnums, int) else nest for nest in nests])
-
-    return _named(evaluate, f, "jacobian")
-
-
-def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
-    """The matrix of second derivatives of a scalar function, shape ``x.shape + x.shape``: columns by forward over reverse."""
-    matrix = jacobian(grad(f, argnums), argnums, mode="forward")
-
-    def evaluate(*args: Any, **kwargs: Any) -> Any:
-        if any(dtype_of(x).kind == "c" for x in tree.flatten(_partial(f, argnums, args, kwargs)[1])[0]):
-            raise TypeError("the Hessian of a real function of complex numbers is not one matrix: use their real and imaginary parts as arguments")
-        return matrix(*args, **kwargs)
-
-    return _named(evaluate, f, "hessian")
-
-
 def hvp(f: Callable[..., Any], primals: Any, tangents: Any, mode: str = "forward-over-reverse") -> Any:
     """The Hessian of a scalar function times a vector, at the cost of a few gradients (Pearlmutter 1994).
 
@@ -189,55 +148,9 @@ class _Reverse:
         self.aux = tree.map_leaves(lambda o: unbox(o, level), aux)
 
     def pull(self, cotangents: Sequence[Any], free: bool = False) -> tuple[Any, ...]:
-        seeds = [(n, g) for n, g in zip(self.nodes, cotangents, strict=True) if n is not None]
+        seeds = [(n, g) for n, g in zip(self.nodes, cotangents, strict=True) if n is not None and g is not None]
         grads = pull_back(seeds, free=free)
         return tree.unflatten(self.inputs, own_all((zeros_like(x) if grads.get(n) is None else grads[n] for x, n in self.boxes), cotangents))
-
-
-def _by_rows(run: _Reverse, xs: list[Any]) -> list[list[Any]]:
-    """Reverse mode: a pullback per output element gives a row."""
-    from gpugrad.ops.shape import reshape, stack
-
-    rows = []
-    for k, y in enumerate(run.values):
-        basis = _basis(y)
-        zeros = [zeros_like(v) for v in run.values]
-        pulled = [tree.flatten(run.pull([*zeros[:k], e, *zeros[k + 1 :]]))[0] for e in basis]
-        rows.append(
-            [
-                reshape(stack([p[i] for p in pulled]), shape_of(y) + shape_of(x)) if pulled else zeros_like(x, shape=shape_of(y) + shape_of(x))
-                for i, x in enumerate(xs)
-            ]
-        )
-    return rows
-
-
-def _by_columns(run: _Reverse, xs: list[Any]) -> list[list[Any]]:
-    """Forward mode: a push along each input element gives a column."""
-    from gpugrad.ops.shape import reshape, stack
-
-    outputs = [n for n in run.nodes if n is not None]
-    columns: list[list[Any]] = []
-    for x, leaf in run.boxes:
-        pushed = []
-        for e in _basis(x):
-            known = push_forward(outputs, {leaf: e})
-            pushed.append([zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)])
-        columns.append(
-            [
-                reshape(stack([p[k] for p in pushed], axis=-1), shape_of(y) + shape_of(x)) if pushed else zeros_like(y, shape=shape_of(y) + shape_of(x))
-                for k, y in enumerate(run.values)
-            ]
-        )
-    return [[column[k] for column in columns] for k in range(len(run.values))]
-
-
-def _basis(x: Any) -> Iterable[Any]:
-    """The unit arrays shaped like ``x``."""
-    for i in range(int(np.prod(shape_of(x)))):
-        e = plain(zeros_like(x))
-        e.reshape(-1)[i] = 1
-        yield e
 
 
 def _variable(x: Any) -> Any:
