@@ -72,7 +72,7 @@ def _by_rows(run: _Reverse, at_once: int) -> list[list[Any]]:
         def row(i: Any, k: int = k, y: Any = y) -> list[Any]:
             return tree.flatten(run.pull([_unit(i, y) if j == k else None for j in range(len(run.values))]))[0]
 
-        rows.append([reshape(d, shape_of(y) + shape_of(x)) for d, (x, _) in zip(_of_each(row, y, at_once, 0), run.boxes, strict=True)])
+        rows.append([_block(d, y, x) for d, (x, _) in zip(_of_each(row, y, at_once, 0, len(run.boxes)), run.boxes, strict=True)])
     return rows
 
 
@@ -86,13 +86,20 @@ def _by_columns(run: _Reverse, at_once: int) -> list[list[Any]]:
             known = push_forward(outputs, {leaf: _unit(i, x)})
             return [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values, strict=True)]
 
-        columns.append([reshape(d, shape_of(y) + shape_of(x)) for d, y in zip(_of_each(column, x, at_once, -1), run.values, strict=True)])
+        columns.append([_block(d, y, x) for d, y in zip(_of_each(column, x, at_once, -1, len(run.values)), run.values, strict=True)])
     return [[column[k] for column in columns] for k in range(len(run.values))]
 
 
-def _of_each(f: Callable[[Any], list[Any]], x: Any, at_once: int, axis: int) -> list[Any]:
-    """``f(i)`` for the number i of each element of ``x``, so many of them at once, along an axis of its own."""
-    return vmap(f, out_axes=axis, chunk_size=at_once)(namespace(plain(x)).arange(int(np.prod(shape_of(x)))))
+def _of_each(f: Callable[[Any], list[Any]], x: Any, at_once: int, axis: int, count: int) -> list[Any]:
+    """The ``count`` results of ``f(i)`` for the number i of each element of ``x``, so many of them at once, along an axis of its own; None if there are none."""
+    size = int(np.prod(shape_of(x)))
+    return vmap(f, out_axes=axis, chunk_size=at_once)(namespace(plain(x)).arange(size)) if size else [None] * count
+
+
+def _block(d: Any, y: Any, x: Any) -> Any:
+    """The derivatives of one output by one input."""
+    shape = shape_of(y) + shape_of(x)
+    return zeros_like(x, shape=shape) if d is None else reshape(d, shape)
 
 
 def _unit(i: Any, x: Any) -> Any:
