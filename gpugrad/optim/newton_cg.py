@@ -147,7 +147,7 @@ class NewtonCG(VectorOptimizer):
                 got = f"a Tensor of shape {returned.shape}" if type(returned) is Tensor else type(returned).__name__
                 raise TypeError(f"the closure must return the loss, a Tensor of one element that depends on the parameters: got {got}, write return loss")
             try:
-                gradients = autograd.grad(returned.reshape(()), self.params, create_graph=True, materialize_grads=True)
+                gradients: Any = autograd.grad(returned.reshape(()), self.params, create_graph=True, materialize_grads=True)
             except RuntimeError as error:
                 if "second time" in str(error):
                     raise RuntimeError("NewtonCG differentiates the loss itself, but the graph is gone: the closure must not call backward") from error

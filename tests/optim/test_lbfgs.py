@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from minima import assert_same, flat, logistic, logistic_minimum, rosenbrock, spd
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
@@ -38,16 +39,6 @@ def minimize(f, start, steps=1, device="cpu", **options):
     for _ in range(steps):
         o.step(closure)
     return p, o
-
-
-def rosenbrock(x):
-    return gg.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
-def spd(n, seed=0):
-    """A symmetric positive definite matrix."""
-    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))
-    return (q * np.linspace(1, 10, n)) @ q.T
 
 
 # ------------------------------------------------------------------------------------------------- the direction
@@ -124,20 +115,9 @@ def test_rosenbrock(n, moves, device):
     assert state["func_evals"] < 1.5 * state["n_iter"] < 1.5 * moves
 
 
-def logistic():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(200, 5))
-    y = (x @ [1.0, -2, 0.5, 0, 3] + rng.normal(size=200) > 0).astype(float)
-    return x, y
-
-
 def test_logistic_regression():
-    """The minimum is where a Newton iteration ends."""
     x, y = logistic()
-    w = np.zeros(5)
-    for _ in range(20):
-        p = 1 / (1 + np.exp(-x @ w))
-        w -= np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) / 200 + 0.01 * np.eye(5), x.T @ (p - y) / 200 + 0.01 * w)
+    w = logistic_minimum()
     f = lambda w: nn.functional.bce_with_logits(x @ w, y) + 0.005 * gg.sum(w * w)
     for options in ({"line_search_fn": "strong_wolfe"}, {"max_iter": 60}):
         got, _ = minimize(f, np.zeros(5), tolerance_change=0, **options)
@@ -373,16 +353,6 @@ def test_two_devices_are_refused(fake_cupy):
 
 
 # ------------------------------------------------------------------------------------------------- state
-
-
-def flat(state):
-    return {k: v.numpy().copy() if type(v) is gg.Tensor else v for k, v in state["state"].get(0, {}).items()}
-
-
-def assert_same(a, b):
-    assert set(a) == set(b)
-    for k in a:
-        assert_array_equal(a[k], b[k])
 
 
 @pytest.mark.parametrize("options", [{"lr": 0.002, "max_iter": 3, "max_eval": 9}, {"max_iter": 2, "line_search_fn": "strong_wolfe", "history_size": 4}])
