@@ -72,6 +72,7 @@ _SUBMODULES = (
     "autograd",
     "backend",
     "cuda",
+    "curvature",
     "data",
     "io",
     "kernels",

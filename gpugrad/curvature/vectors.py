@@ -1,0 +1,165 @@
+"""The vectors of an operator: flat, as the columns of a matrix, or in the nest of the parameters."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpugrad import backend, tree
+from gpugrad.ops.fit import astype, dtype_of, shape_of
+from gpugrad.ops.shape import concatenate, reshape
+from gpugrad.tape import Tensor, box, is_inexact, plain
+
+
+class Form(NamedTuple):
+    """How a vector was given, and so how its product is returned."""
+
+    layout: str  # "flat", "columns" or "nest"
+    count: int | None  # how many vectors, None for one that has no axis for it
+    boxed: bool  # in Tensors
+
+
+class Space:
+    """Vectors with a part for each of some arrays: N numbers in all.
+
+    ``read`` takes one of these, and ``write`` returns the same form:
+
+    - flat: an array (N,), the parts one after another, each in C order;
+    - columns: an array (N, K) of K vectors;
+    - a nest like ``structure`` with arrays of the parts' shapes, or of shapes (K, *shape) for K vectors.
+
+    Args:
+        names: what messages call the parts.
+        leaves: an array like each part.
+        structure: the nest, as :func:`gpugrad.tree.flatten` gives it.
+    """
+
+    def __init__(self, names: Sequence[str], leaves: Sequence[Any], structure: Any) -> None:
+        self.names, self.structure = tuple(names), structure
+        self.shapes = [shape_of(x) for x in leaves]
+        self.dtypes = [dtype_of(x) for x in leaves]
+        self.dtype = np.result_type(*self.dtypes)
+        self.device = _one_device(self.names, leaves)
+        self._ends = list(itertools.accumulate(math.prod(shape) for shape in self.shapes))
+        self.size = self._ends[-1]
+
+    def part(self, indices: Sequence[int], structure: Any) -> Space:
+        """The space of some of the parts."""
+        chosen = object.__new__(Space)
+        chosen.names, chosen.structure = tuple(self.names[i] for i in indices), structure
+        chosen.shapes, chosen.dtypes = [self.shapes[i] for i in indices], [self.dtypes[i] for i in indices]
+        chosen.dtype, chosen.device = np.result_type(*chosen.dtypes), self.device
+        chosen._ends = list(itertools.accumulate(math.prod(shape) for shape in chosen.shapes))
+        chosen.size = chosen._ends[-1]
+        return chosen
+
+    def fits(self, other: Space) -> bool:
+        """Whether their vectors have the same parts."""
+        return (self.shapes, self.dtypes, self.device, self.structure) == (other.shapes, other.dtypes, other.device, other.structure)
+
+    def zeros(self, index: int, count: int | None) -> Any:
+        """A part of zeros, or of ``count`` vectors of zeros."""
+        xp, current = backend.on(self.device)
+        with current:
+            return xp.zeros(self.shapes[index] if count is None else (count, *self.shapes[index]), self.dtypes[index])
+
+    # ------------------------------------------------------------------ reading
+
+    def read(self, v: Any, what: str = "the vector") -> tuple[list[Any], Form]:
+        """The parts of a vector (with K in front of several), checked, in the parts' dtypes; and its form.
+
+        Raises:
+            ValueError: another size, shape or nest.
+            TypeError: not floats.
+            gpugrad.DeviceError: another device.
+        """
+        boxed = any(type(x) is Tensor for x in tree.flatten(v)[0])
+        is_array = type(v) is Tensor or backend.is_array(v)
+        shape = shape_of(v) if is_array else ()
+        if is_array and len(shape) in (1, 2) and shape[0] == self.size and (len(shape) == 2 or self.structure is not tree.LEAF or self.shapes[0] != shape):
+            v = _untracked(self._checked(v, what, self.dtype))
+            return (self._split(v), Form("flat", None, boxed)) if len(shape) == 1 else (self._split(v.T), Form("columns", shape[1], boxed))
+        if is_array and self.structure is not tree.LEAF:
+            raise ValueError(f"{what} has shape {shape}, expected ({self.size},), ({self.size}, K), or a nest like the parameters: {self._described()}")
+        if not is_array and self.structure is tree.LEAF:
+            raise TypeError(f"{what} is {type(v).__name__}, expected an array of shape {self.shapes[0]}, ({self.size},) or ({self.size}, K)")
+        leaves = tree.flatten_like(v, self.structure, what)
+        leaves = [_untracked(self._checked(x, f"{what}: {name}", dtype)) for x, name, dtype in zip(leaves, self.names, self.dtypes, strict=True)]
+        return leaves, Form("nest", self._count(leaves, what), boxed)
+
+    def _checked(self, x: Any, what: str, dtype: Any) -> Any:
+        """An array of real floats on the operator's device, in ``dtype``."""
+        x = x if hasattr(x, "dtype") else backend.asarray(x)
+        found = dtype_of(x)
+        if found.kind == "c":
+            raise TypeError(f"{what} is {found}, expected real numbers: multiply with its real and imaginary parts, v.real and v.imag")
+        if not is_inexact(found):
+            raise TypeError(f"{what} is {found}, expected floats: convert it by .astype({dtype.name!r})")
+        device = backend.device_of(plain(x))
+        if device != self.device and shape_of(x):
+            raise backend.DeviceError(f"{what} is on {device}, the parameters are on {self.device}: move it with gg.asarray(v, device={self.device!r})")
+        return astype(x, dtype, copy=False)
+
+    def _count(self, leaves: Sequence[Any], what: str) -> int | None:
+        """How many vectors a nest holds; None for one without an axis for it."""
+        counts = set()
+        for x, name, shape in zip(leaves, self.names, self.shapes, strict=True):
+            got = shape_of(x)
+            if got != shape and got[1:] != shape:
+                raise ValueError(f"{what}: {name} has shape {got}, expected {shape}, or {('K', *shape)} for K vectors".replace("'K'", "K"))
+            counts.add(None if got == shape else got[0])
+        if len(counts) > 1:
+            raise ValueError(f"{what}: {', '.join(f'{n} has shape {shape_of(x)}' for n, x in zip(self.names, leaves))}: these are not as many vectors in each")
+        return counts.pop()
+
+    def _split(self, v: Any) -> list[Any]:
+        """(..., N) into parts (..., *shape)."""
+        lead = shape_of(v)[:-1]
+        return [
+            astype(reshape(v[..., end - math.prod(shape) : end], (*lead, *shape)), dtype, copy=False)
+            for end, shape, dtype in zip(self._ends, self.shapes, self.dtypes, strict=True)
+        ]
+
+    # ------------------------------------------------------------------ writing
+
+    def write(self, leaves: Sequence[Any], form: Form) -> Any:
+        """A vector of these parts, in that form."""
+        if form.boxed:
+            leaves = [box(x) for x in leaves]
+        if form.layout == "nest":
+            return tree.unflatten(self.structure, leaves)
+        lead = () if form.layout == "flat" else (form.count,)
+        joined = concatenate([reshape(x, (*lead, -1) if math.prod(shape_of(x)) else (*lead, 0)) for x in leaves], axis=-1, dtype=self.dtype)
+        return joined if form.layout == "flat" else joined.T
+
+    def flat(self, nest: Any) -> Any:
+        """A nest (or flat vector) as a flat vector."""
+        leaves, form = self.read(nest)
+        return self.write(leaves, form._replace(layout="flat"))
+
+    def nest(self, flat: Any) -> Any:
+        """A flat vector (or nest) as a nest."""
+        leaves, form = self.read(flat)
+        return self.write(leaves, form._replace(layout="nest"))
+
+    def _described(self) -> str:
+        return ", ".join(f"{name} {shape}" for name, shape in zip(self.names, self.shapes, strict=True))
+
+
+def _untracked(x: Any) -> Any:
+    """A Tensor that nothing tracks as its array."""
+    while type(x) is Tensor and x.node is None:
+        x = x.value
+    return x
+
+
+def _one_device(names: Sequence[str], leaves: Sequence[Any]) -> str:
+    devices = [backend.device_of(plain(x)) for x in leaves]
+    for name, device in zip(names, devices, strict=True):
+        if device != devices[0]:
+            raise backend.DeviceError(f"{names[0]} is on {devices[0]} and {name} on {device}: expected all parameters on one device; move them with .to({device!r})")
+    return devices[0]
