@@ -14,18 +14,18 @@ import numpy as np
 from gpugrad.backend import check_integer, mixed_devices, namespace
 from gpugrad.kernels import cross_entropy as kernels
 from gpugrad.ops import reduce
-from gpugrad.ops.elementwise import not_equal, strong_multiply
-from gpugrad.ops.fit import astype, dtype_of, is_unit, shape_of
-from gpugrad.ops.labels import checked_labels, checked_weight, class_axis, counts, is_tracked, on_device_of, rows
+from gpugrad.ops.batch import in_turn, with_axis
+from gpugrad.ops.elementwise import equal, not_equal, strong_multiply, where
+from gpugrad.ops.fit import astype, dtype_of, is_unit, shape_of, total_of
+from gpugrad.ops.labels import checked_labels, checked_weight, class_axis, counts, derivative_node, rows
 from gpugrad.ops.loss import REDUCTIONS, check_reduction, mean_of
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import expand_dims, reshape
 from gpugrad.ops.softmax import log_softmax, softmax, softmax_slope
-from gpugrad.tape import is_inexact
+from gpugrad.tape import FORWARD, Op, is_inexact
 
 
-def _fused(x: Any, labels: Any, probabilities: Any, *, weight: Any, **options: Any) -> Any:
-    weight = on_device_of(x, weight)
+def _fused(x: Any, labels: Any, probabilities: Any, weight: Any, **options: Any) -> Any:
     for other in (labels, probabilities, weight):
         if other is not None and namespace(other) is not namespace(x):
             raise mixed_devices((x, labels, probabilities, weight))  # type: ignore[misc]
@@ -43,7 +43,6 @@ def _scale(x: Any, labels: Any, weight: Any, ignore_index: int, reduction: str) 
 
 def _total(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: float, ignore_index: int) -> Any:
     """The sum of q in each row, shape (N, 1)."""
-    weight = on_device_of(x, weight)
     if labels is None:
         spread = smoothing / shape_of(x)[1]
         q = probabilities * (1 - smoothing) + spread
@@ -63,7 +62,7 @@ def _by_x(x: Any, labels: Any, probabilities: Any, weight: Any, t: Any, smoothin
 
 
 def _pull_back(
-    needs: Any, g: Any, y: Any, x: Any, labels: Any, probabilities: Any, *, weight: Any, smoothing: float, ignore_index: int, reduction: str
+    needs: Any, g: Any, y: Any, x: Any, labels: Any, probabilities: Any, weight: Any, *, smoothing: float, ignore_index: int, reduction: str
 ) -> list[Any]:
     g_loss, g_residual = g
     of_x = of_q = None
@@ -79,23 +78,23 @@ def _pull_back(
         if g_residual is not None:
             through = reduce.sum(g_residual * softmax(x), axis=1, keepdims=True) - g_residual
             of_q = through if of_q is None else of_q + through
-    return [of_x, None, _of_probabilities(of_q, x, weight, smoothing, reduction)]
+    return [of_x, None, _of_probabilities(of_q, x, weight, smoothing, reduction), None]
 
 
 def _push_forward(
-    tangents: Any, y: Any, x: Any, labels: Any, probabilities: Any, *, weight: Any, smoothing: float, ignore_index: int, reduction: str
+    tangents: Any, y: Any, x: Any, labels: Any, probabilities: Any, weight: Any, *, smoothing: float, ignore_index: int, reduction: str
 ) -> list[Any]:
-    t_x, _, t_q = tangents
+    t_x, _, t_q, _ = tangents
+    t_q = _of_probabilities(t_q, x, weight, smoothing, reduction)
+    by_x = None if t_x is None else _by_x(x, labels, probabilities, weight, t_x, smoothing, ignore_index, reduction)
+    by_q = None if t_q is None else softmax(x) * reduce.sum(t_q, axis=1, keepdims=True) - t_q
+    return [_push_loss(t_x, t_q, y[1], x, reduction), total_of(by_x, by_q)]
+
+
+def _push_loss(t_x: Any, t_q: Any, residual: Any, x: Any, reduction: str) -> Any:
     axis = 1 if reduction == "none" else None
-    t_loss = t_residual = None
-    if t_x is not None:
-        t_loss = reduce.sum(y[1] * t_x, axis=axis)
-        t_residual = _by_x(x, labels, probabilities, weight, t_x, smoothing, ignore_index, reduction)
-    if t_q is not None:
-        t_q = _of_probabilities(t_q, x, weight, smoothing, reduction)
-        by_loss, by_residual = -reduce.sum(strong_multiply(t_q, log_softmax(x)), axis=axis), softmax(x) * reduce.sum(t_q, axis=1, keepdims=True) - t_q
-        t_loss, t_residual = (by_loss, by_residual) if t_x is None else (t_loss + by_loss, t_residual + by_residual)
-    return [t_loss, t_residual]
+    by_x = None if t_x is None else reduce.sum(residual * t_x, axis=axis)
+    return total_of(by_x, None if t_q is None else -reduce.sum(strong_multiply(t_q, log_softmax(x)), axis=axis))
 
 
 def _of_rows(g: Any, reduction: str) -> Any:
@@ -107,34 +106,76 @@ def _of_probabilities(t: Any, x: Any, weight: Any, smoothing: float, reduction: 
     if t is None:
         return None
     t = t * ((1 - smoothing) * _scale(x, None, None, 0, reduction))
-    return t if weight is None else t * on_device_of(x, weight)
+    return t if weight is None else t * astype(weight, dtype_of(t), copy=False)
 
 
 def _pull_back_from_value(needs: Any, g: Any, _y: Any, *args: Any, **options: Any) -> list[Any]:
     return _pull_back(needs, [g, None], _with_residual(*args, **options) if needs[0] else (None, None), *args, **options)
 
 
+def _push_forward_to_value(tangents: Any, _y: Any, x: Any, labels: Any, probabilities: Any, weight: Any, **options: Any) -> Any:
+    """Without what the residual's tangent would cost: reverse mode over forward mode, which a Hessian-vector product is made of, has no use for it."""
+    t_x, _, t_q, _ = tangents
+    residual = None if t_x is None else _with_residual(x, labels, probabilities, weight, **options)[1]
+    reduction = options["reduction"]
+    return _push_loss(t_x, _of_probabilities(t_q, x, weight, options["smoothing"], reduction), residual, x, reduction)
+
+
+def _batched(op: Op, size: int, batched: Any, args: Any, params: dict[str, Any]) -> Any:
+    """The rows of all examples as those of one, reduced by example; but each by itself where the weights of the classes differ."""
+    if batched[3]:
+        return in_turn(op, size, batched, args, params)
+    reduction, weight = params["reduction"], args[3]
+    x, labels, probabilities = with_axis(size, batched[:3], args[:3])
+    n = x.shape[1]
+    together = [v if v is None else reshape(v, (size * n, *v.shape[2:])) for v in (x, labels, probabilities)]
+    y = op(*together, weight, **{**params, "reduction": "none"})
+    losses, residual = y if isinstance(y, tuple) else (y, None)
+    loss, divisor = reshape(losses, (size, n)), None
+    if reduction != "none":
+        loss = reduce.sum(loss, axis=1)
+    if reduction == "mean":
+        divisor = n if labels is None else reduce.sum(reshape(counts(x, together[1], weight, params["ignore_index"]), (size, n)), axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            loss = astype(loss / divisor, dtype_of(losses), copy=False)
+    if residual is None:
+        return loss
+    residual = reshape(residual, x.shape)
+    return loss, residual if divisor is None else residual * _of_examples(divisor, dtype_of(residual))
+
+
+def _of_examples(divisor: Any, dtype: Any) -> Any:
+    """One over what the mean of each example divides by; 0 where nothing counts, because the residual is 0 there."""
+    if isinstance(divisor, int):
+        return 1 / divisor if divisor else 0.0
+    return reshape(astype(1 / where(equal(divisor, 0), np.inf, divisor), dtype, copy=False), (-1, 1, 1))
+
+
 def _samples() -> list[Sample]:
     labels, ignored, t = np.array([0, 3, 1, 3, 2]), np.array([0, 3, -1, 3, 2]), np.full((5, 4), 0.25) + np.eye(5, 4)
-    bare = {"weight": None, "smoothing": 0.0, "ignore_index": -100}
-    smooth = {"weight": (0.5, 2.0, 1.0, 0.25), "smoothing": 0.2, "ignore_index": -1}
-    cases: list[tuple[Any, Any, dict[str, Any]]] = [
-        (labels, None, bare),
-        (ignored, None, {**smooth, "weight": None}),
-        (ignored, None, smooth),
-        (None, t, bare),
-        (None, t, smooth),
+    weight = np.array([1, 4, 2, 3])  # integers, so that nothing is differentiated by them
+    bare, smooth = {"smoothing": 0.0, "ignore_index": -100}, {"smoothing": 0.2, "ignore_index": -1}
+    cases: list[tuple[Any, Any, Any, dict[str, Any]]] = [
+        (labels, None, None, bare),
+        (ignored, None, None, smooth),
+        (ignored, None, weight, smooth),
+        (None, t, None, bare),
+        (None, t, weight, smooth),
     ]
-    return [Sample((5, 4), labels, t, reduction=r, **options) for labels, t, options in cases for r in (REDUCTIONS if options is bare else ("mean", "none"))]
+    return [Sample((5, 4), *args, reduction=r, **options) for *args, options in cases for r in (REDUCTIONS if options is bare else ("mean", "none"))]
 
 
-_with_residual = general("cross_entropy", _fused, _pull_back, _push_forward, samples=_samples(), doc="The loss and the residual, which is its gradient.")
+_with_residual = general(
+    "cross_entropy", _fused, _pull_back, _push_forward, samples=_samples(), batch=_batched, doc="The loss and the residual, which is its gradient."
+)
 _value = general(
     "cross_entropy_value",
     lambda *args, **options: _fused(*args, with_residual=False, **options)[0],
     _pull_back_from_value,
+    _push_forward_to_value,
     samples=_samples(),
-    doc="The loss alone, where no logits are tracked.",
+    batch=_batched,
+    doc="The loss alone, where no gradient by the logits is asked for.",
 )
 
 
@@ -184,16 +225,18 @@ def cross_entropy(logits: Any, target: Any, reduction: str = "mean", label_smoot
     logits, probabilities = rows(logits), None if probabilities is None else rows(probabilities)
     if weight is not None:
         weight = checked_weight("cross entropy", weight, shape[axis], dtype_of(logits))
-    options = {"weight": weight, "smoothing": label_smoothing, "ignore_index": ignore_index, "reduction": reduction}
+    args = logits, labels, probabilities, weight
+    options = {"smoothing": label_smoothing, "ignore_index": ignore_index, "reduction": reduction}
     if reduction == "mean" and dtype_of(logits) == np.float16:
-        losses = _losses(logits, labels, probabilities, **{**options, "reduction": "none"})
+        losses = _losses(*args, **{**options, "reduction": "none"})
         return mean_of(losses, len(logits) if labels is None else counts(logits, labels, weight, ignore_index))
-    loss = _losses(logits, labels, probabilities, **options)
+    loss = _losses(*args, **options)
     return reshape(loss, rest) if reduction == "none" and len(shape) != 2 else loss
 
 
-def _losses(logits: Any, labels: Any, probabilities: Any, **options: Any) -> Any:
-    return _with_residual(logits, labels, probabilities, **options)[0] if is_tracked(logits) else _value(logits, labels, probabilities, **options)
+def _losses(logits: Any, *others: Any, **options: Any) -> Any:
+    node = derivative_node(logits)
+    return _value(logits, *others, **options) if node is None or node.mode is FORWARD else _with_residual(logits, *others, **options)[0]
 
 
 def _of_one_dtype(logits: Any, target: Any, shape: Any, ignore_index: int) -> Any:

@@ -12,7 +12,7 @@ from gpugrad.ops.elementwise import equal, greater_equal, less, not_equal, where
 from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of
 from gpugrad.ops.index import take, take_along_axis
 from gpugrad.ops.shape import as_array, expand_dims, moveaxis, reshape
-from gpugrad.tape import Tensor, is_inexact, plain
+from gpugrad.tape import Batch, Tensor, constant, is_inexact, plain
 
 
 def class_axis(name: str, x: Any, what: str) -> int:
@@ -34,23 +34,23 @@ def rows(x: Any) -> Any:
     return x if len(shape) == 2 else reshape(moveaxis(x, min(1, len(shape) - 1), -1), (-1, shape[min(1, len(shape) - 1)]))
 
 
-def is_tracked(x: Any) -> bool:
-    """At any level."""
+def derivative_node(x: Any) -> Any:
+    """The node of the innermost level that differentiates x; None if none does."""
     while type(x) is Tensor:
-        if x.node is not None:
-            return True
+        if x.node is not None and type(x.node) is not Batch:
+            return x.node
         x = x.value
-    return False
+    return None
 
 
 def checked_labels(name: str, target: Any, expected: Any, given: str, instead: str = "") -> Any:
-    """Integer labels of shape ``expected`` as a plain array (N,).
+    """Integer labels of shape ``expected`` as an array (N,).
 
     Raises:
         ValueError: they have another shape.
         TypeError: they are not integers.
     """
-    labels = plain(target)
+    labels = constant(target)
     labels = labels if hasattr(labels, "shape") else np.asarray(labels)
     if labels.shape != expected:
         raise ValueError(f"{name}: got {given} and integer labels of shape {labels.shape}, expected labels of shape {expected}{instead}")
@@ -60,22 +60,23 @@ def checked_labels(name: str, target: Any, expected: Any, given: str, instead: s
 
 
 def checked_weight(name: str, weight: Any, classes: int, dtype: Any) -> Any:
-    """A constant factor for each class, as a plain array (C,) of ``dtype``.
+    """A constant factor for each class, as an array (C,) of ``dtype``.
 
     Raises:
         TypeError: it requires grad, or is not of floats.
         ValueError: it has another shape, or a factor below 0 (on a GPU they are not looked at).
     """
-    if is_tracked(weight):
+    if derivative_node(weight) is not None:
         raise TypeError(f"{name}: weight is a constant, got one that requires grad; pass gg.stop_gradient(weight)")
-    weight = plain(weight)
+    weight = constant(weight)
     weight = weight if hasattr(weight, "shape") else np.asarray(weight)
     if not is_inexact(weight.dtype) or weight.dtype.kind == "c":
         raise TypeError(f"{name}: got weight of {weight.dtype}, expected floats")
     if weight.shape != (classes,):
         raise ValueError(f"{name}: got weight of shape {weight.shape}, expected ({classes},), a factor for each class")
-    if namespace(weight) is np and not (weight >= 0).all():
-        raise ValueError(f"{name}: got weight {weight[~(weight >= 0)][0]}, expected none below 0")
+    values = plain(weight)
+    if namespace(values) is np and not (values >= 0).all():
+        raise ValueError(f"{name}: got weight {values[~(values >= 0)][0]}, expected none below 0")
     return weight.astype(dtype, copy=False)
 
 
@@ -93,14 +94,9 @@ def of_classes(name: str, scores: Any, target: Any, weight: Any, what: str = "sc
     return x, labels, None if weight is None else checked_weight(name, weight, x.shape[1], dtype_of(x)), rest
 
 
-def on_device_of(x: Any, weight: Any) -> Any:
-    """The weights of the classes are a constant, so a parameter of an operation: None, an array, or a tuple of numbers."""
-    return namespace(plain(x)).asarray(weight, dtype_of(x)) if type(weight) is tuple else weight
-
-
 def counts(x: Any, labels: Any, weight: Any, ignore_index: int) -> Any:
     """weight[label] of each row, 0 of one that is ignored, and something or other of a label that is out of range."""
-    kept, weight = not_equal(labels, ignore_index), on_device_of(x, weight)
+    kept = not_equal(labels, ignore_index)
     dtype = np.float32 if is_half(dtype_of(x)) else dtype_of(x)
     if weight is None:
         return astype(kept, dtype)
@@ -119,12 +115,12 @@ def at_labels(name: str, x: Any, labels: Any, ignore_index: int | None = None) -
     """
     classes = shape_of(x)[1]
     fits = _fits(labels, classes)
-    if namespace(labels) is np:
-        check(labels, ~fits if ignore_index is None else ~fits & not_equal(labels, ignore_index), classes, name)
+    if namespace(plain(labels)) is np:
+        check(plain(labels), plain(~fits if ignore_index is None else ~fits & not_equal(labels, ignore_index)), classes, name)
     value = take_along_axis(x, expand_dims(where(fits, labels, 0), 1), 1)
     return where(fits, reshape(value, shape_of(labels)), np.nan)
 
 
 def is_label(x: Any, labels: Any) -> Any:
     """(N, C): true where the class is the row's label."""
-    return equal(expand_dims(labels, 1), namespace(labels).arange(shape_of(x)[1]))
+    return equal(expand_dims(labels, 1), namespace(plain(labels)).arange(shape_of(x)[1]))

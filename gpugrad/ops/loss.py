@@ -15,6 +15,7 @@ from gpugrad.backend import namespace
 from gpugrad.kernels.activations import reusable
 from gpugrad.ops import reduce
 from gpugrad.ops.activations import slope
+from gpugrad.ops.batch import spread
 from gpugrad.ops.elementwise import choose, clip, log, log1p, maximum, negative, strong_divide, strong_multiply
 from gpugrad.ops.fit import astype, dtype_of, in_float32, is_half, shape_of
 from gpugrad.ops.rules import Sample, elementwise, general
@@ -157,6 +158,7 @@ huber = general(
     [_huber_slope],
     [_huber_slope],
     samples=[Sample((3, 4), delta=3.0, unit=1.0), Sample((3, 4), delta=0.5, unit=0.5, domain=(0.6, 2.0)), Sample((), delta=1.0, unit=1.0, domain=(-3.0, -1.2))],
+    batch=spread,
     doc="""``x^2 / 2`` up to ``|x| = delta``, beyond it ``delta (|x| - delta / 2)``, divided by ``unit``: with c = x clipped to [-delta, delta] it is
     ``c (x - c / 2)`` and its derivative ``c``, in which no square overflows.""",
 )
