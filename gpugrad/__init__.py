@@ -62,8 +62,9 @@ from gpugrad.ops.linalg import *  # noqa: F403
 from gpugrad.ops.reduce import *  # noqa: F403
 from gpugrad.ops.shape import *  # noqa: F403
 from gpugrad.ops.softmax import *  # noqa: F403
+from gpugrad.products import block_hvp, hvp, value_grad_hvp, vhp  # noqa: F401
 from gpugrad.tape import Tensor  # noqa: F401
-from gpugrad.transforms import grad, hvp, jvp, linearize, stop_gradient, value_and_grad, vjp  # noqa: F401
+from gpugrad.transforms import grad, jvp, linearize, stop_gradient, value_and_grad, vjp  # noqa: F401
 
 __version__ = "0.1.0"
 

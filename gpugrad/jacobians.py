@@ -13,7 +13,7 @@ from gpugrad.batching import vmap
 from gpugrad.ops.elementwise import equal
 from gpugrad.ops.fit import astype, dtype_of, shape_of, zeros_like
 from gpugrad.ops.shape import reshape
-from gpugrad.tape import RecordedLeaf, footprint, plain, push_forward
+from gpugrad.tape import RecordedLeaf, footprint, plain, push_forward, steps_to
 from gpugrad.transforms import _named, _partial, _Reverse, grad
 
 MEMORY = 1 << 28
@@ -78,12 +78,12 @@ def _by_rows(run: _Reverse, at_once: int) -> list[list[Any]]:
 
 def _by_columns(run: _Reverse, at_once: int) -> list[list[Any]]:
     """Forward mode: a push along each input element gives a column."""
-    outputs = [n for n in run.nodes if n is not None]
+    steps = steps_to(run.nodes)
     columns: list[list[Any]] = []
     for x, leaf in run.boxes:
 
         def column(i: Any, x: Any = x, leaf: Any = leaf) -> list[Any]:
-            known = push_forward(outputs, {leaf: _unit(i, x)})
+            known = push_forward(steps, {leaf: _unit(i, x)})
             return [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values, strict=True)]
 
         columns.append([_block(d, y, x) for d, y in zip(_of_each(column, x, at_once, -1, len(run.values)), run.values, strict=True)])

@@ -717,21 +717,31 @@ def _copied(g: Value) -> Value:
     return g if type(g) is Tensor else g.copy()
 
 
-def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any, Value]:
-    """Tangents of ``outputs`` (nodes that recorded everything) from those of the leaves, along the recorded tape."""
-    order, seen, stack = [], set(outputs), list(outputs)
+def steps_to(outputs: Iterable[Any]) -> list[tuple[Any, list[Any]]]:
+    """The recorded calls that lead to ``outputs`` (nodes; None is none) in the order of their making, and with each the nodes that no later one reads."""
+    ends = [node for node in outputs if node is not None]
+    found, stack = set(ends), list(ends)
     while stack:
-        node = stack.pop()
-        order.append(node)
-        for p in node.parents:
-            if p is not None and p not in seen:
-                seen.add(p)
+        for p in stack.pop().parents:
+            if p is not None and p not in found:
+                found.add(p)
                 stack.append(p)
+    steps, read = [], set(ends)
+    for node in sorted(found, key=lambda n: n.order):
+        last = [p for p in dict.fromkeys(node.parents) if p is not None and p not in read]
+        read.update(last)
+        if not isinstance(node, Leaf):
+            steps.append((node, last))
+    return steps[::-1]
+
+
+def push_forward(steps: list[tuple[Any, list[Any]]], tangents: dict[Any, Value]) -> dict[Any, Value]:
+    """Tangents of the nodes to which ``steps`` (see :func:`steps_to`) lead from those of the leaves, along the recorded tape. What is read no more is let go of."""
     known = dict(tangents)
-    for node in sorted(order, key=lambda n: -n.order):
-        if isinstance(node, Leaf):
-            continue
+    for node, last in steps:
         ts = [None if p is None else known.get(p) for p in node.parents]
+        for p in last:
+            known.pop(p, None)
         if all(t is None for t in ts):
             continue
         if isinstance(node, Pick):
@@ -741,10 +751,8 @@ def push_forward(outputs: Sequence[Any], tangents: dict[Any, Value]) -> dict[Any
             continue
         if last_write < node.order:
             check_versions(node)
-        if type(node.y) is tuple:
-            known[node] = node.op.push(ts, node.y, node.vals, node.params)
-        else:
-            known[node] = expand_to(node.op.push(ts, node.y, node.vals, node.params), node)
+        t = node.op.push(ts, node.y, node.vals, node.params)
+        known[node] = t if type(node.y) is tuple else expand_to(t, node)
     return known
 
 
@@ -804,9 +812,14 @@ def plain(x: Any) -> Any:
 
 def constant(x: Any) -> Any:
     """``x`` without derivatives: the plain array at the bottom, in the batches that it is in."""
+    return as_examples(plain(x), x)
+
+
+def as_examples(array: Any, x: Any) -> Any:
+    """A plain array, made of all examples of ``x``, in the batches that ``x`` is in."""
     if type(x) is not Tensor:
-        return x
-    value = constant(x.value)
+        return array
+    value = as_examples(array, x.value)
     return Tensor(value, x.node) if type(x.node) is Batch else value
 
 

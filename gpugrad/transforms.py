@@ -1,4 +1,5 @@
-"""Function transforms: grad, vjp, jvp, linearize, hvp.  (:mod:`gpugrad.batching` has vmap, :mod:`gpugrad.jacobians` whole matrices of derivatives.)
+"""Function transforms: grad, vjp, jvp, linearize.  (:mod:`gpugrad.products` has Hessian-vector products, :mod:`gpugrad.batching` vmap, :mod:`gpugrad.jacobians` whole
+matrices of derivatives.)
 
 They take functions of arrays (NumPy, CuPy or Tensors) and of any nest of dict, list and tuple of them, and nest in
 each other to any depth in any mixture. Plain arrays in, plain arrays out. Signatures follow JAX and HIPS/autograd.
@@ -18,7 +19,7 @@ from numpy import ndarray
 
 from gpugrad import backend, tape, tree
 from gpugrad.ops.fit import dtype_of, shape_of, unit_like, zeros_like
-from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, is_tracked, new_level, node_at, plain, pull_back, push_forward, unbox
+from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, is_tracked, new_level, node_at, plain, pull_back, push_forward, steps_to, unbox
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -47,14 +48,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
         of, primals = _partial(f, argnums, args, kwargs)
         run = _Reverse(of, primals, has_aux, Leaf)
         y = run.y
-        if not hasattr(plain(y), "dtype") and not isinstance(y, (int, float)):
-            raise TypeError(
-                f"gradient of a function that returns {type(y).__name__}: expected one scalar. Use gg.vjp or gg.jacobian, or has_aux=True for (scalar, anything)."
-            )
-        if shape_of(y) != () or dtype_of(y).kind == "c":
-            raise TypeError(
-                f"gradient of a function whose output has shape {shape_of(y)} and dtype {dtype_of(y)}: expected a real scalar. Sum it, or use gg.jacobian or gg.vjp."
-            )
+        check_scalar(y, "gradient")
         g = run.pull([unit_like(y) if hasattr(y, "dtype") else np.ones(())], free=True)
         return ((y, run.aux) if has_aux else y), (g[0] if isinstance(argnums, int) else g)
 
@@ -69,7 +63,7 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     run = _Reverse(f, primals, has_aux, Leaf)
 
     def pullback(g: Any) -> tuple[Any, ...]:
-        return run.pull([_like(c, y, "cotangent") for c, y in zip(tree.flatten_like(g, run.structure, "the cotangent"), run.values)])
+        return run.pull(matching(g, run.y, run.structure, run.values, "cotangent"))
 
     return (run.y, pullback, run.aux) if has_aux else (run.y, pullback)
 
@@ -79,10 +73,9 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fals
 
     With ``has_aux``: ``(y, y_dot, aux)``.
     """
-    primals, tangents = _positional(primals), _positional(tangents)
-    leaves, structure = tree.flatten(primals)
+    leaves, structure = tree.flatten(_positional(primals))
     leaves = [_variable(x) for x in leaves]
-    ts = [_like(t, x, "tangent") for t, x in zip(tree.flatten_like(tangents, structure, "the tangents"), leaves)]
+    ts = matching(_positional(tangents), primals, structure, leaves, "tangent")
     with new_level() as level:
         out = f(*tree.unflatten(structure, [Tensor(x, Forward(level, t)) for x, t in zip(leaves, ts)]))
     y, aux = _split_aux(out, has_aux)
@@ -93,35 +86,20 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fals
 
 
 def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
-    """``y, push = linearize(f, x1, ...)``: ``push(t1, ...)`` is the jvp at this point, without computing f again."""
+    """``y, push = linearize(f, x1, ...)``: ``push(t1, ...)`` is the jvp at this point, without computing f again.
+
+    Of a gradient it is the Hessian times a vector: ``g, push = gg.linearize(gg.grad(f), x)``. Of many products at one point each then takes two thirds of the time of
+    :func:`gpugrad.hvp`, because what does not depend on the vector is computed once. It is kept as long as ``push`` is.
+    """
     run = _Reverse(f, primals, False, RecordedLeaf)
-    xs = [leaf for leaf, _ in run.boxes]
+    steps, xs, leaves = steps_to(run.nodes), [x for x, _ in run.boxes], [leaf for _, leaf in run.boxes]
 
     def push(*tangents: Any) -> Any:
-        ts = [_like(t, x, "tangent") for t, x in zip(tree.flatten_like(tangents, run.inputs, "the tangents"), xs)]
-        known = push_forward([n for n in run.nodes if n is not None], {n: t for (_, n), t in zip(run.boxes, ts)})
+        ts = matching(tangents, primals, run.inputs, xs, "tangent")
+        known = push_forward(steps, dict(zip(leaves, ts, strict=True)))
         return tree.unflatten(run.structure, own_all((zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)), ts))
 
     return run.y, push
-
-
-def hvp(f: Callable[..., Any], primals: Any, tangents: Any, mode: str = "forward-over-reverse") -> Any:
-    """The Hessian of a scalar function times a vector, at the cost of a few gradients (Pearlmutter 1994).
-
-    A tuple means positional arguments, and a tuple comes back; anything else is one argument, any nest.
-
-    Args:
-        mode: "forward-over-reverse" or "reverse-over-reverse": they agree to rounding.
-    """
-    xs, ts = _positional(primals), _positional(tangents)
-    gradient = grad(f, argnums=tuple(range(len(xs))))
-    if mode == "forward-over-reverse":
-        product = jvp(gradient, xs, ts)[1]
-    elif mode == "reverse-over-reverse":
-        product = vjp(gradient, *xs)[1](ts)  # the Hessian is symmetric
-    else:
-        raise ValueError(f"mode is {mode!r}: expected 'forward-over-reverse' or 'reverse-over-reverse'")
-    return product if isinstance(primals, tuple) else product[0]
 
 
 def stop_gradient(x: Any) -> Any:
@@ -153,6 +131,18 @@ class _Reverse:
         return tree.unflatten(self.inputs, own_all((zeros_like(x) if grads.get(n) is None else grads[n] for x, n in self.boxes), cotangents))
 
 
+def check_scalar(y: Any, what: str) -> None:
+    """Raise TypeError unless a function's value ``y`` is one real number, of which there is a gradient."""
+    if not hasattr(plain(y), "dtype") and not isinstance(y, (int, float)):
+        raise TypeError(
+            f"{what} of a function that returns {type(y).__name__}: expected one scalar. Use gg.vjp or gg.jacobian, or has_aux=True for (scalar, anything)."
+        )
+    if shape_of(y) != () or dtype_of(y).kind == "c":
+        raise TypeError(
+            f"{what} of a function whose output has shape {shape_of(y)} and dtype {dtype_of(y)}: expected a real scalar. Sum it, or use gg.jacobian or gg.vjp."
+        )
+
+
 def _variable(x: Any) -> Any:
     """An input that can be differentiated with respect to: an array or Tensor of floats; a Python float becomes float64."""
     if type(x) is not Tensor and not backend.is_array(x):
@@ -164,10 +154,21 @@ def _variable(x: Any) -> Any:
     return Tensor(x.value, x.node) if type(x) is Tensor else x  # a box of its own: functional_call changes what is in a Parameter
 
 
-def _like(t: Any, x: Any, what: str) -> Any:
-    """A tangent or cotangent for ``x``, checked."""
-    if shape_of(t) != shape_of(x):
-        raise ValueError(f"the {what} has shape {shape_of(t)}, expected {shape_of(x)}, that of what it belongs to")
+def matching(ts: Any, nest: Any, structure: Any, xs: Sequence[Any], what: str) -> list[Any]:
+    """Tangents or cotangents for the leaves ``xs`` of ``nest``, checked: the ``what`` of each."""
+    leaves = tree.flatten_like(ts, structure, f"the {what}s")
+    if all(type(t) is type(x) is ndarray and t.shape == x.shape and t.dtype == x.dtype for t, x in zip(leaves, xs, strict=True)):
+        return leaves
+    out = []
+    for t, x, place in zip(leaves, xs, tree.paths(nest, _NAMES[what]), strict=True):
+        if shape_of(t) != shape_of(x):
+            raise ValueError(f"the {what} of {place} has shape {shape_of(t)}, expected {shape_of(x)}, that of what it belongs to")
+        out.append(fitted(t, x, f"{what} of {place}"))
+    return out
+
+
+def fitted(t: Any, x: Any, what: str) -> Any:
+    """``t`` as an array of the dtype of ``x``, if it is on its device; ``what`` it is called in errors."""
     t = t if hasattr(t, "dtype") else backend.asarray(t)
     t_device, x_device = (backend.device_of(plain(v)) for v in (t, x))
     if t_device != x_device and shape_of(t):
@@ -177,6 +178,9 @@ def _like(t: Any, x: Any, what: str) -> Any:
     if dtype_of(t).kind == "c" and dtype_of(x).kind != "c":
         raise TypeError(f"the {what} is {dtype_of(t)} but what it belongs to is {dtype_of(x)}: take its real part")
     return t.astype(dtype_of(x))
+
+
+_NAMES = {"tangent": "primals", "cotangent": "the output"}
 
 
 def _tangent(o: Any, level: int) -> Any:

@@ -12,7 +12,8 @@ from gpugrad import backend, kernels, tape, tree
 from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import multiply
 from gpugrad.tape import plain
-from gpugrad.transforms import grad, hvp
+from gpugrad.products import hvp
+from gpugrad.transforms import grad
 
 # The unit roundoff of each dtype, and that of the dtype in which its sums accumulate
 _UNITS = {"float16": (2.0**-11, 2.0**-24), "bfloat16": (2.0**-8, 2.0**-24), "float32": (2.0**-24, 2.0**-24), "float64": (2.0**-53, 2.0**-53)}
