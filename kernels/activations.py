@@ -265,6 +265,31 @@ def alike(*arrays: Any) -> bool:
     return all(y.shape == x.shape and y.dtype == x.dtype for y in arrays)
 
 
+def slope_of_unlike(kernel: Callable[..., Any], g: Any, x: Any, *, act: str, a: float, b: float) -> Any:
+    """``g act'(x)`` of arrays that are not alike, by the kernel: beside a larger g the slope of each x is computed once, beside a larger x g is laid out in full."""
+    if g.dtype != x.dtype:
+        return slope(g, x, act=act, a=a, b=b)
+    xp, shape = namespace(x), np.broadcast_shapes(g.shape, x.shape)
+    if x.shape != shape and act in CURVED:
+        return g * kernel(xp.ones_like(x), x, act=act, a=a, b=b)
+    return kernel(xp.broadcast_to(g, shape), xp.broadcast_to(x, shape), act=act, a=a, b=b)
+
+
+def bend_of_unlike(
+    kernel: Callable[..., Any], slope_kernel: Callable[..., Any], c: Any, g: Any, x: Any, *, act: str, a: float, b: float, both: bool
+) -> tuple[Any, Any]:
+    """The same of bend, with the larger of c and g multiplied with last."""
+    if not c.dtype == g.dtype == x.dtype:
+        return bend(c, g, x, act=act, a=a, b=b, both=both)
+    xp, shape = namespace(x), np.broadcast_shapes(c.shape, g.shape, x.shape)
+    if x.shape == shape:
+        return kernel(xp.broadcast_to(c, shape), xp.broadcast_to(g, shape), x, act=act, a=a, b=b, both=both)
+    ones = xp.ones_like(x)
+    small, large = sorted((c, g), key=lambda array: array.size)
+    bent = large * (small * kernel(ones, ones, x, act=act, a=a, b=b, both=False)[1])
+    return slope_kernel(c, x, act=act, a=a, b=b) if both else None, bent
+
+
 def _launch(entry: str, arrays: tuple[Any, ...], wanted: tuple[bool, ...], act: str, a: float, b: float) -> list[Any]:
     """The results of an entry point that takes the arrays and then its results, null where one is not wanted; 16 bytes for a thread where all are aligned to that."""
     arrays, transposed = as_in_memory(*arrays)
@@ -280,12 +305,12 @@ def _cuda_value(x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
 
 
 def _cuda_slope(g: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
-    return _launch("activation_slope", (g, x), (True,), act, a, b)[0] if alike(g, x) else slope(g, x, act=act, a=a, b=b)
+    return _launch("activation_slope", (g, x), (True,), act, a, b)[0] if alike(g, x) else slope_of_unlike(_cuda_slope, g, x, act=act, a=a, b=b)
 
 
 def _cuda_bend(c: Any, g: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0, both: bool = True) -> tuple[Any, Any]:
     if not alike(c, g, x):
-        return bend(c, g, x, act=act, a=a, b=b, both=both)
+        return bend_of_unlike(_cuda_bend, _cuda_slope, c, g, x, act=act, a=a, b=b, both=both)
     through, bent = _launch("activation_bend", (c, g, x), (both, True), act, a, b)
     return through, bent
 

@@ -212,12 +212,14 @@ def activation(x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
 
 def activation_slope(g: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0) -> Any:
     """See :func:`gpugrad.kernels.activations.slope`."""
-    return _run(_slope_of, (g, x), (True,), act, a, b)[0] if activations.alike(g, x) else activations.slope(g, x, act=act, a=a, b=b)
+    if not activations.alike(g, x):
+        return activations.slope_of_unlike(activation_slope, g, x, act=act, a=a, b=b)
+    return _run(_slope_of, (g, x), (True,), act, a, b)[0]
 
 
 def activation_bend(c: Any, g: Any, x: Any, *, act: str, a: float = 0.0, b: float = 0.0, both: bool = True) -> tuple[Any, Any]:
     """See :func:`gpugrad.kernels.activations.bend`."""
     if not activations.alike(c, g, x):
-        return activations.bend(c, g, x, act=act, a=a, b=b, both=both)
+        return activations.bend_of_unlike(activation_bend, activation_slope, c, g, x, act=act, a=a, b=b, both=both)
     through, bent = _run(_bend_of, (c, g, x), (both, True), act, a, b)
     return through, bent

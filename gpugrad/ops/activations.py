@@ -16,10 +16,11 @@ import numpy as np
 from gpugrad import backend
 from gpugrad.kernels import activations as kernels
 from gpugrad.kernels import masks
+from gpugrad.ops.batch import spread
 from gpugrad.ops.elementwise import clip, exp, greater, greater_equal, less_equal, multiply, of_array, tanh, where
 from gpugrad.ops.fit import dtype_of, total_of, zeros_like
 from gpugrad.ops.rules import Sample, elementwise, general
-from gpugrad.tape import is_inexact
+from gpugrad.tape import Op, Shared, is_inexact
 
 __all__ = [
     "elu", "gelu", "hardtanh", "leaky_relu", "log_sigmoid", "logsigmoid", "relu", "relu6", "selu", "sigmoid", "silu", "softplus",
@@ -97,6 +98,14 @@ def _bend_jvp(tangents: Sequence[Any], _y: Any, c: Any, d: Any, x: Any, **params
     return [through, _curvature_jvp(tangents, None, c, d, x, **params)]
 
 
+def _batched_bend(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """What an unbatched c comes to is the same for all examples: they differ in the tangent alone."""
+    if batched[0] or batched[2]:
+        return spread(op, size, batched, args, params)
+    c, _, x = args
+    return Shared(_slope(c, x, **params)), spread(_curvature, size, batched, args, params)
+
+
 def _third(x: Any, act: str, a: float, b: float) -> Any:
     """The third derivative of act at x, or for tanh the second derivative of its slope by its value, in plain operations."""
     if act == "tanh":
@@ -143,6 +152,7 @@ _slope = general(
     _of_arrays(kernels.activation_slope),
     slope_vjp,
     slope_jvp,
+    batch=spread,
     samples=_samples(2, kernels.CURVED),
     doc="``d act'(x)``; for tanh x is its value.",
 )
@@ -151,6 +161,7 @@ _flat_slope = general(
     _of_arrays(kernels.activation_slope),
     [lambda c, _y, _d, x, **params: _flat_slope(c, x, **params), lambda c, _y, _d, _x, **params: zeros_like(c)],
     [lambda t, _y, _d, x, **params: _flat_slope(t, x, **params), lambda t, _y, _d, _x, **params: zeros_like(t)],
+    batch=spread,
     samples=_samples(2, kernels.FLAT[1:]),
     doc="``d act'(x)`` of activations that are made of straight lines: d need not be kept.",
 )
@@ -159,6 +170,7 @@ _curvature = general(
     _of_arrays(lambda c, d, x, **params: kernels.activation_bend(c, d, x, both=False, **params)[1]),
     _curvature_vjp,
     _curvature_jvp,
+    batch=spread,
     samples=_samples(3, kernels.CURVED),
     doc="``c d act''(x)``; for tanh x is its value, and the curvature the derivative of its slope by that.",
 )
@@ -167,6 +179,7 @@ _bend = general(
     _of_arrays(kernels.activation_bend),
     _bend_vjp,
     _bend_jvp,
+    batch=_batched_bend,
     samples=_samples(3, kernels.CURVED),
     doc="``c act'(x)`` and ``c d act''(x)``, the two cotangents of slope.",
 )
@@ -185,7 +198,7 @@ def _parameterised(act: str) -> Any:
 
     a, b = kernels.PARAMETERS[act]
     samples = [Sample((3, 4), domain=(0.1, 1.9), a=a, b=b), Sample((3, 4), domain=(-2.0, -0.6), a=a, b=b), Sample((), a=a, b=b)]
-    return general(act, lambda x, *, a, b=0.0: _value(x, act=act, a=a, b=b), [rule], [rule], samples=samples)
+    return general(act, lambda x, *, a, b=0.0: _value(x, act=act, a=a, b=b), [rule], [rule], batch=spread, samples=samples)
 
 
 def _is_number(*parameters: Any) -> bool:

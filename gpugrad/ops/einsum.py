@@ -73,6 +73,19 @@ def _pull_right(g: Any, _y: Any, a: Any, _b: Any, *, subscripts: str) -> Any:
     return _pair(a, g, subscripts=f"{left},{out}->{right}")
 
 
+def _batched_pair(_op: Op, _size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """One subscript more, in front, for the examples. Where one operand has it, that is flattened: into rows as it lies in memory, if what is summed comes last, else into columns."""
+    terms, out = _terms(params["subscripts"])
+    k = chr(max(map(ord, params["subscripts"])) + 1)
+    operands = [(x, k + term if many else term) for x, term, many in zip(args, terms, batched, strict=True)]
+    if batched[0] != batched[1]:
+        alone = terms[batched.index(True)]
+        if (alone[-1:] not in out) != batched[0]:
+            operands.reverse()
+    (a, left), (b, right) = operands
+    return _pair(a, b, subscripts=f"{left},{right}->{k}{out}")
+
+
 _pair: Op = general(
     "einsum",
     _pair_value,
@@ -87,6 +100,7 @@ _pair: Op = general(
         Sample((2,), (3,), subscripts="a,b->ba"),
         Sample((2, 0), (0, 3), subscripts="ab,bc->ac"),
     ],
+    batch=_batched_pair,
 )
 
 

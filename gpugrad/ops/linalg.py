@@ -2,12 +2,14 @@
 
 The core product sees operands of two axes or more. Where only one operand is a batch it is flattened, so that the product
 and the derivative of the other operand (a weight) are one GEMM each, never a batch of matrices that is then summed.
-Transposes are views.
+Transposes are views. What would have to be copied to be flattened stays a batch, unless that other operand has a derivative.
 """
 
 from __future__ import annotations
 
+import builtins
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,13 +20,14 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from gpugrad import blas
 from gpugrad.backend import namespace
 from gpugrad.kernels import reductions
-from gpugrad.ops.elementwise import absolute, equal, multiply, power, real, sign, where
+from gpugrad.ops.batch import aligned, leading, shift, spread
+from gpugrad.ops.elementwise import absolute, equal, greater, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
 from gpugrad.ops.fit import Shape, astype, dtype_of, is_half, shape_of, zeros_like
 from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, refuse, restored, sum
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
-from gpugrad.tape import Op, binary, is_inexact, is_tracked, plain
+from gpugrad.tape import Op, binary, constant, is_inexact, is_tracked, plain
 
 __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "tensordot", "trace", "vdot", "vecdot"]  # gg.linalg has these and the rest
 
@@ -38,12 +41,19 @@ def matmul_value(a: Any, b: Any) -> Any:
     return blas.matmul(a, b)
 
 
+def _batched_product(_op: Op, _size: int, batched: Sequence[bool], args: Sequence[Any], _params: Any) -> Any:
+    """A batch of matrices is what matmul takes, and makes one GEMM of where it can."""
+    ndim = builtins.max(len(v.shape) - many for v, many in zip(args, batched, strict=True))
+    return matmul(*[aligned(v, ndim) if many else v for v, many in zip(args, batched, strict=True)])
+
+
 matrix_product = binary(  # of two matrices, or batches of them, that are known to fit
     general(
         "matmul",
         matmul_value,
         [lambda g, _y, _a, b: matmul(g, matrix_transpose(b)), lambda g, _y, a, _b: matmul(matrix_transpose(a), g)],
         [lambda t, _y, _a, b: matmul(t, b), lambda t, _y, a, _b: matmul(a, t)],
+        batch=_batched_product,
         samples=[Sample((3, 4), (4, 2)), Sample((2, 3, 4), (2, 4, 2)), Sample((2, 1, 3, 4), (5, 4, 2)), Sample((3, 0), (0, 2)), Sample((1, 1), (1, 1))],
     )
 )
@@ -67,12 +77,21 @@ def matmul(a: Any, b: Any) -> Any:
         lead = np.broadcast_shapes(m[:-2], n[:-2])
     except ValueError:
         raise _misfit(m, n) from None
-    if math.prod(n[:-2]) == 1:
+    if math.prod(n[:-2]) == 1 and (is_tracked(b) or _is_one_matrix(a)):
         flat = matrix_product(reshape(a, (math.prod(m[:-1]), m[-1])), reshape(b, n[-2:]))
         return reshape(flat, (*lead, m[-2], n[-1]))
-    if len(m) == 2 and is_tracked(a):  # a weight on the left: by B' A', whose derivative by A is one GEMM
+    if len(m) == 2 and (
+        is_tracked(a) or n[-1] == 1
+    ):  # a weight on the left, or a matrix times many columns: by B' A', of which the product and the derivative by A are one GEMM
         return matrix_transpose(matmul(matrix_transpose(b), matrix_transpose(a)))
     return matrix_product(a, b)
+
+
+def _is_one_matrix(a: Any) -> bool:
+    """Whether the rows of all matrices of a batch are those of one matrix, as they lie in memory."""
+    a = plain(a)
+    steps = [(n, step) for n, step in zip(a.shape[:-1], a.strides[:-1], strict=True) if n != 1]
+    return all(step == n * inner for (_, step), (n, inner) in itertools.pairwise(steps))
 
 
 def _matmul_vector(a: Any, b: Any) -> Any:
@@ -230,10 +249,13 @@ _norm = general(
     _norm_value,
     [_norm_vjp],
     [_norm_jvp],
+    batch=leading(axis=shift),
     samples=[Sample((3, 4), p=p, axis=axis, keepdims=axis == (1,)) for p in (2, 3, 1.5) for axis in ((0, 1), (1,))]
     + [Sample((3, 4), p=-2, axis=(0,), keepdims=False, domain=(0.5, 2.0))],
 )
-_singular_norm = Op("norm of the singular values", lambda x, *, ord, axis, keepdims: namespace(x).linalg.norm(x, ord, axis, keepdims))
+_singular_norm = Op(
+    "norm of the singular values", lambda x, *, ord, axis, keepdims: namespace(x).linalg.norm(x, ord, axis, keepdims), batch=leading(axis=shift)
+)
 
 
 def _inexact(x: Any) -> Any:
@@ -307,6 +329,7 @@ inv = general(
     _by_matrix("inv"),
     [lambda g, y, _x: -matmul(matrix_transpose(y), matmul(g, matrix_transpose(y)))],
     [lambda t, y, _x: -matmul(y, matmul(t, y))],
+    batch=leading(),
     samples=[Sample(_WELL_CONDITIONED)],
     doc="The inverse of a square matrix, or of each of a batch. See :func:`numpy.linalg.inv`.",
 )
@@ -316,11 +339,29 @@ def _solve_left(g: Any, y: Any, a: Any, _b: Any) -> Any:
     return -matmul(_solve(matrix_transpose(a), g), matrix_transpose(y))
 
 
+def _solve_value(a: Any, b: Any) -> Any:
+    if namespace(a) is not np and a.shape[:-2] != b.shape[:-2]:  # CuPy's does not broadcast
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a, b = (namespace(x).broadcast_to(x, (*lead, *x.shape[-2:])) for x in (a, b))
+    return namespace(a).linalg.solve(a, b)
+
+
+def _batched_solve(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """One matrix is factorised once, for the columns of all examples side by side."""
+    a, b = args
+    if batched[0] or len(a.shape) > 2:
+        return spread(op, size, batched, args, params)
+    columns = moveaxis(b, -2, 0)
+    x = op(a, reshape(columns, (columns.shape[0], math.prod(columns.shape[1:]))))
+    return moveaxis(reshape(x, columns.shape), 0, -2)
+
+
 _solve: Op = general(
     "solve",
-    _by_matrix("solve"),
+    _solve_value,
     [_solve_left, lambda g, _y, a, _b: _solve(matrix_transpose(a), g)],
     [lambda t, y, a, _b: -_solve(a, matmul(t, y)), lambda t, _y, a, _b: _solve(a, t)],
+    batch=_batched_solve,
     samples=[Sample(_WELL_CONDITIONED, (2, 2, 3)), Sample(_WELL_CONDITIONED[0], (2, 3)), Sample(_WELL_CONDITIONED, (1, 2, 3))],
 )
 
@@ -340,7 +381,7 @@ def matrix_power(x: Any, n: int) -> Any:
     if n < 0:
         x, n = inv(x), -n
     if n == 0:
-        return zeros_like(x) + namespace(plain(x)).eye(x.shape[-1], dtype=dtype_of(x))
+        return zeros_like(x) + _identity(x)
     half = matrix_power(x, n // 2) if n > 1 else None
     return x if n == 1 else matmul(half, half) if n % 2 == 0 else matmul(matmul(half, half), x)
 
@@ -349,11 +390,18 @@ def matrix_power(x: Any, n: int) -> Any:
 
 
 def _cofactors(y: Any, a: Any) -> Any:
-    """det(A) inv(A)'; for singular matrices, which have cofactors but no inverse, by the Faddeev-LeVerrier recursion."""
-    if (plain(y) != 0).all():
-        return expand_dims(y, (-2, -1)) * matrix_transpose(inv(a))
-    n = a.shape[-1]
-    identity = namespace(plain(a)).eye(n, dtype=dtype_of(a))
+    """det(A) inv(A)'; for matrices that are singular to working precision, which have cofactors but no inverse that is worth its name, by a recursion."""
+    has_none = equal(constant(y), 0)
+    inverse = inv(where(expand_dims(has_none, (-2, -1)), _identity(a), a) if plain(has_none).any() else a)
+    condition = norm(constant(a), 1, (-2, -1)) * norm(constant(inverse), 1, (-2, -1))
+    is_singular = has_none | greater(condition, 0.1 / np.finfo(_real_dtype(a)).eps)
+    regular = expand_dims(y, (-2, -1)) * matrix_transpose(inverse)
+    return where(expand_dims(is_singular, (-2, -1)), _recursive_cofactors(a), regular) if plain(is_singular).any() else regular
+
+
+def _recursive_cofactors(a: Any) -> Any:
+    """The method of Faddeev and LeVerrier."""
+    n, identity = a.shape[-1], _identity(a)
     m = zeros_like(a) + identity
     for k in range(1, n):
         am = matmul(a, m)
@@ -361,11 +409,16 @@ def _cofactors(y: Any, a: Any) -> Any:
     return matrix_transpose(m) * (-1) ** (n - 1)
 
 
+def _identity(a: Any) -> Any:
+    return namespace(plain(a)).eye(a.shape[-1], dtype=dtype_of(a))
+
+
 det = general(
     "det",
     _by_matrix("det"),
     [lambda g, y, a: expand_dims(g, (-2, -1)) * _cofactors(y, a)],
     [lambda t, y, a: sum(t * _cofactors(y, a), (-2, -1))],
+    batch=leading(),
     samples=[Sample(_WELL_CONDITIONED), Sample(np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.0]]))],
     doc="The determinant of a square matrix, or of each of a batch. Singular matrices have derivatives too. See :func:`numpy.linalg.det`.",
 )
@@ -377,7 +430,7 @@ def _slogdet_jvp(tangents: Any, y: Any, a: Any) -> list[Any]:
     return [y[0] * (1j * imag_part(z)), real(z)] if dtype_of(a).kind == "c" else [None, z]
 
 
-_slogdet = general("slogdet", lambda x: tuple(namespace(x).linalg.slogdet(x)), None, _slogdet_jvp, samples=[Sample(_WELL_CONDITIONED)])
+_slogdet = general("slogdet", lambda x: tuple(namespace(x).linalg.slogdet(x)), None, _slogdet_jvp, batch=leading(), samples=[Sample(_WELL_CONDITIONED)])
 
 
 def slogdet(x: Any) -> tuple[Any, Any]:
@@ -404,6 +457,7 @@ cholesky = general(
     lambda x: namespace(x).linalg.cholesky((x + x.swapaxes(-1, -2).conj()) / 2),
     None,
     [_cholesky_jvp],
+    batch=leading(),
     samples=[Sample(np.array([[2.0, 0.5], [0.5, 1.0]]))],
     doc="The lower triangular L with ``L L' = x``, of the symmetric part of x, so that the derivative is symmetric too. See :func:`numpy.linalg.cholesky`.",
 )
