@@ -15,6 +15,7 @@ from gpugrad import backend, tape
 from gpugrad.ops import elementwise as ew
 from gpugrad.ops import fit, index, linalg, reduce, softmax
 from gpugrad.ops import shape as shape_ops
+from gpugrad.ops.batch import spread
 from gpugrad.ops.fit import add, astype
 from gpugrad.tape import Batch, Leaf, Tensor, plain
 
@@ -449,6 +450,7 @@ _transfer_op = tape.Op(
     lambda x, *, device, source: backend.to_device(x, device),
     [lambda g, _y, _x, *, device, source: _transfer_op(g, device=source, source=device)],
     [lambda t, _y, _x, *, device, source: _transfer_op(t, device=device, source=source)],
+    batch=spread,
 )
 
 

@@ -6,6 +6,7 @@ examples. It calls operations one level down, and returns the output with the ax
     batch=leading(axis=shift)           # of x alone, along axes that are one further back
     batch=leading(shape=grow)           # with a shape among its parameters
     batch=spread                        # elementwise: the axis goes in front of those that broadcast
+    batch=laid_out                      # the same, of a kernel that is made for arrays of one shape
 
 A public function that is composed of operations has nothing to say: each of them is batched by itself.
 """
@@ -16,6 +17,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpugrad import tape, tree
 from gpugrad.tape import Batch, Op, Rule
 
@@ -24,8 +27,8 @@ Change = Callable[[Any, int], Any]
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
-    """The shape of an array or Tensor; numbers and None have none."""
-    return getattr(x, "shape", ())
+    """The shape of a Tensor, array, scalar or list; numbers and None have none."""
+    return x.shape if hasattr(x, "shape") else np.shape(x)
 
 
 def aligned(v: Any, ndim: int) -> Any:
@@ -55,6 +58,11 @@ def spread(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[
     return op(*[aligned(v, ndim) if b else v for v, b in zip(args, batched, strict=True)], **params)
 
 
+def laid_out(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    """As :func:`spread`, of an operation whose kernel is quickest where all arrays have the shape of the first: a copy is a pass, its reference are many."""
+    return spread(op, size, [hasattr(v, "shape") for v in args], with_axis(size, batched, args), params)
+
+
 def leading(**changes: Change) -> Rule:
     """Of an operation that takes the axis as one more of its arguments', once its parameters are changed as ``changes`` say: ``changes[name](value, size)``."""
 
@@ -66,13 +74,34 @@ def leading(**changes: Change) -> Rule:
 
 
 def shift(axis: Any, _size: int) -> Any:
-    """An axis or a tuple of axes, counted from the front, one further back."""
-    return tuple([i + 1 for i in axis]) if isinstance(axis, tuple) else axis + 1
+    """An axis or a tuple of axes, one further back where they count from the front."""
+    return tuple([i + (i >= 0) for i in axis]) if isinstance(axis, tuple) else axis + (axis >= 0)
 
 
 def grow(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     """A shape with the examples' axis in front."""
     return (size, *shape)
+
+
+def same_for_all(x: Any, what: str) -> Any:
+    """The plain value of x, which decides a shape or a place on the host.
+
+    Raises:
+        gpugrad.tape.BatchedError: each example has its own.
+    """
+    if tape.is_batched(x):
+        raise tape.BatchedError(
+            f"got {what} that depend on the example, inside gg.vmap: they decide shapes or places, which all examples share. Index by x[t] or choose by gg.where"
+        )
+    return tape.plain(x)
+
+
+def ragged(what: str) -> tape.BatchedError:
+    """Of what picks another number of elements from each example."""
+    return tape.BatchedError(
+        f"{what} inside gg.vmap: the mask depends on the example, and so does the number of elements that it picks. Keep them all, and choose by "
+        "gg.where(mask, x, other), a neutral element in reductions; gg.where(mask, v, x) for x.at[mask].set(v)"
+    )
 
 
 def in_turn(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any], *, call: Callable[..., Any] | None = None) -> Any:

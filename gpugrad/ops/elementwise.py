@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ import numpy as np
 from gpugrad import tape
 from gpugrad.backend import check_numbers, namespace
 from gpugrad.kernels import Kernel, masks
+from gpugrad.ops.batch import Args, laid_out, ragged, shape_of, spread
 from gpugrad.ops.fit import add, dtype_of, zeros_like
 from gpugrad.ops.rules import REALS, Sample, constant, elementwise, general, two_arguments
-from gpugrad.tape import Tensor, binary
+from gpugrad.tape import Rule, Shared, Tensor, binary
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "allclose", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "around",
@@ -54,6 +56,7 @@ strong_multiply = elementwise(
     of_array(masks.strong_product),
     lambda d, _y, _a, b: strong_multiply(d, b),
     lambda d, _y, a, _b: strong_multiply(a, d),
+    batch=laid_out,
     doc="``a * b`` with ``0 * b = 0`` for any b, inf and nan included (a 'strong zero'): both partials are products of the same kind.",
 )
 strong_divide = elementwise(
@@ -62,6 +65,7 @@ strong_divide = elementwise(
     lambda d, _y, _a, b: strong_divide(d, b),
     lambda d, y, a, b: negative(strong_divide(strong_multiply(strong_divide(a, b), d), b)),
     domain=POSITIVE,
+    batch=laid_out,
     doc="``a / b`` with ``0 / b = 0`` for any b, 0 and nan included.",
 )
 
@@ -72,7 +76,7 @@ def _sloped(of: str, small: Any, curvature: Any) -> Any:
     """d f' as a function of d and s: ``small`` is the formula for arrays that are not worth a kernel, and ``curvature(d, s)`` is d times the derivative of the slope by s."""
     least, partials = masks.slope_product.at_least, (lambda c, _y, _d, s: product(c, s), lambda c, _y, d, s: curvature(c, d, s))
     kernel = of_array(masks.slope_product)
-    op = elementwise(f"{of}_slope", lambda d, s: kernel(d, s, of=of), *partials, domain=POSITIVE, doc=f"The slope of {of} times d.")
+    op = elementwise(f"{of}_slope", lambda d, s: kernel(d, s, of=of), *partials, domain=POSITIVE, batch=laid_out, doc=f"The slope of {of} times d.")
 
     def product(d: Any, s: Any) -> Any:
         return small(d, s) if getattr(s, "size", 0) < least else op(d, s)
@@ -116,7 +120,7 @@ fmod = elementwise(
     lambda d, _y, a, b: -strong_multiply(d, trunc(a / b)),
     samples=[Sample((3, 4), 0.7, domain=(0.1, 0.6)), Sample((3, 4), (3, 4), domain=((0.1, 0.6), (0.7, 1.2)))],
 )
-floor_divide = constant("floor_divide", np.floor_divide, samples=[Sample((3,), 0.7)])
+floor_divide = constant("floor_divide", np.floor_divide, samples=[Sample((3,), 0.7)], batch=spread)
 
 # ---------------------------------------------------------------------------------- powers
 
@@ -229,6 +233,7 @@ _around = general(
     [lambda g, _y, _x, *, decimals: zeros_like(g)],
     [lambda t, _y, _x, *, decimals: zeros_like(t)],
     samples=[Sample((3, 4), decimals=1), Sample((), decimals=0)],
+    batch=spread,
 )
 
 
@@ -259,15 +264,16 @@ def fix(x: Any) -> Any:
 
 # ---------------------------------------------------------------------------------- complex parts (these are not complex-linear: the rules differ)
 
-conj = conjugate = general("conj", np.conj, [lambda g, _y, _x: conj(g)], [lambda t, _y, _x: conj(t)], samples=[Sample((3, 4))])
+conj = conjugate = general("conj", np.conj, [lambda g, _y, _x: conj(g)], [lambda t, _y, _x: conj(t)], samples=[Sample((3, 4))], batch=spread)
 tape.install(conj=conj)  # gradients of complex numbers are shown to hooks as PyTorch shows them
-real = general("real", lambda x: namespace(x).real(x), [lambda g, _y, _x: g], [lambda t, _y, _x: real(t)], samples=[Sample((3, 4))])
+real = general("real", lambda x: namespace(x).real(x), [lambda g, _y, _x: g], [lambda t, _y, _x: real(t)], samples=[Sample((3, 4))], batch=spread)
 imag = general(
     "imag",
     lambda x: namespace(x).imag(x),
     [lambda g, _y, x: -1j * g if dtype_of(x).kind == "c" else zeros_like(g)],
     [lambda t, _y, _x: imag(t)],
     samples=[Sample((3, 4))],
+    batch=spread,
 )
 absolute = abs = fabs = general(
     "absolute",
@@ -275,6 +281,7 @@ absolute = abs = fabs = general(
     [lambda g, _y, x: g * conj(sign(x)) if dtype_of(x).kind == "c" else g * sign_real(x)],
     [lambda t, _y, x: real(conj(sign(x)) * t) if dtype_of(x).kind == "c" else t * sign_real(x)],
     samples=[Sample((3, 4), domain=POSITIVE), Sample((3, 4), domain=(-3.0, -0.3))],
+    batch=spread,
     doc="|x|; the derivative at 0 is 0. See :func:`numpy.absolute`.",
 )
 
@@ -322,6 +329,7 @@ where_op = general(
     _where_vjp,
     [None, lambda t, _y, c, _a, _b: where(c, t, 0.0), lambda t, _y, c, _a, _b: where(c, 0.0, t)],
     samples=[Sample(np.array([True, False, True]), (3,), (3,)), Sample(np.array([[True], [False]]), (3,), 0.5), Sample(np.array(True), (2, 3), ())],
+    batch=laid_out,
 )
 _parts = general(
     "parts",
@@ -329,6 +337,7 @@ _parts = general(
     lambda _needs, g, _y, _d, c: [where(c, *(0.0 if v is None else v for v in g)), None],
     lambda tangents, _y, _d, c: list(_parts(tangents[0], c)),
     samples=[Sample((3,), np.array([True, False, True])), Sample((2, 3), np.array([[True], [False]]))],
+    batch=laid_out,
     doc="``d`` where the mask is true and 0 elsewhere, and the rest of d: the adjoint of where by both of its branches.",
 )
 
@@ -366,6 +375,7 @@ def _choice(name: str) -> Any:
         lambda needs, g, _y, a, b: _choice_vjp(needs, g, a, b, name),
         [lambda t, _y, a, b: _chosen_share(t, a, b, of=name), lambda t, _y, a, b: _chosen_share(t, b, a, of=name)],
         samples=two_arguments(REALS),
+        batch=spread,
         doc=f"``{name}`` of two arrays; where they tie each gets half of the derivative. See :func:`numpy.{name}`.",
     )
     return binary(op)
@@ -378,6 +388,7 @@ _chosen_share = elementwise(
     lambda c, _y, _d, _a, _b, *, of: zeros_like(c),
     lambda c, _y, _d, _a, _b, *, of: zeros_like(c),
     samples=[Sample((3, 4), (3, 4), (3, 4), of="maximum"), Sample((3, 4), (3, 4), 0.3, of="fmin")],
+    batch=laid_out,
     doc="The derivative of maximum, minimum, fmax or fmin of a and b by a, times d.",
 )
 _chosen_shares = general(
@@ -386,6 +397,7 @@ _chosen_shares = general(
     lambda _needs, g, _y, _d, a, b, *, of: [_sum_of_shares(g, a, b, of), None, None],
     lambda tangents, y, _d, a, b, *, of: [zeros_like(v) for v in y] if tangents[0] is None else list(_chosen_shares(tangents[0], a, b, of=of)),
     samples=[Sample((3, 4), (3, 4), (3, 4), of="minimum"), Sample((3, 4), (4,), (3, 1), of="fmax")],
+    batch=laid_out,
     doc="The derivatives of maximum, minimum, fmax or fmin of a and b by both, times d.",
 )
 
@@ -420,6 +432,7 @@ _within = elementwise(
     lambda c, _y, _d, x, lo, hi: _within(c, x, lo, hi),
     *[lambda c, _y, _d, _x, _lo, _hi: zeros_like(c)] * 3,
     samples=[Sample((3, 4), (3, 4), -0.7, 0.8), Sample((3, 4), (4,), (3, 1), 0.9)],
+    batch=laid_out,
     doc="``d`` where x is in [lo, hi] or nan, else 0: what the derivative of clip does to a cotangent or tangent.",
 )
 
@@ -444,7 +457,9 @@ def copysign(x1: Any, x2: Any) -> Any:
     return absolute(x1) * _sign_bit(x2)
 
 
-_sign_bit = constant("sign as a factor", lambda x: namespace(x).copysign(namespace(x).ones_like(x), x), samples=[Sample(np.array([0.0, -0.0, 3.0, -np.inf]))])
+_sign_bit = constant(
+    "sign as a factor", lambda x: namespace(x).copysign(namespace(x).ones_like(x), x), samples=[Sample(np.array([0.0, -0.0, 3.0, -np.inf]))], batch=spread
+)
 
 
 def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
@@ -464,16 +479,17 @@ _BITS = [Sample(np.array([1, 2, 7]), np.array([3, 2, 1]))]
 
 
 def _constants(functions: tuple[Any, ...], samples: list[Sample]) -> Any:
-    return (constant(f.__name__, f, samples=samples) for f in functions)
+    return (constant(f.__name__, f, samples=samples, batch=spread) for f in functions)
 
 
-def _plain(names: tuple[str, ...], samples: list[Sample]) -> Any:
+def _plain(names: tuple[str, ...], samples: list[Sample], batch: Rule = spread) -> Any:
     """Functions that NumPy does not hand on to CuPy by itself."""
     return (
         constant(
             n,
             lambda *args, n=n, **params: getattr(namespace(args[0]), n)(*args, **params),
             samples=samples,
+            batch=batch,
             doc=f"See :func:`numpy.{n}`; the result is untracked.",
         )
         for n in names
@@ -487,5 +503,32 @@ bitwise_and, bitwise_or, bitwise_xor, left_shift, right_shift = _constants(
 )
 logical_not, isfinite, isinf, isnan, signbit = _constants((np.logical_not, np.isfinite, np.isinf, np.isnan, np.signbit), _ONE)
 (invert,) = _constants((np.invert,), [Sample(np.array([1, -2])), Sample(np.array([True, False]))])
-isposinf, isneginf, nonzero, iscomplex, isreal = _plain(("isposinf", "isneginf", "nonzero", "iscomplex", "isreal"), _ONE)
-isclose, allclose, array_equal = _plain(("isclose", "allclose", "array_equal"), _TWO)
+isposinf, isneginf, iscomplex, isreal = _plain(("isposinf", "isneginf", "iscomplex", "isreal"), _ONE)
+(isclose,) = _plain(("isclose",), _TWO)
+
+
+def _no_places(*_: Any) -> Any:
+    raise ragged("nonzero, or where of a condition alone,")
+
+
+def _all_close(_op: Any, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    return _of_all(spread(isclose, size, batched, args, params))
+
+
+def _all_equal(_op: Any, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    (a, b), equal_nan = args, params.get("equal_nan", False)
+    if shape_of(a)[batched[0] :] != shape_of(b)[batched[1] :]:
+        return Shared(zeros_like(a if batched[0] else b, bool, shape=()))
+    return _of_all(equal(a, b) | (isnan(a) & isnan(b)) if equal_nan else equal(a, b))
+
+
+def _of_all(holds: Any) -> Any:
+    """Of each example, whether it holds for all elements."""
+    from gpugrad.ops.reduce import all
+
+    return all(holds, tuple(range(1, len(holds.shape))))
+
+
+(nonzero,) = _plain(("nonzero",), _ONE, _no_places)
+(allclose,) = _plain(("allclose",), _TWO, _all_close)
+(array_equal,) = _plain(("array_equal",), _TWO, _all_equal)

@@ -11,6 +11,7 @@ import numpy as np
 from gpugrad import backend, tape
 from gpugrad.backend import namespace
 from gpugrad.kernels import reductions as kernels
+from gpugrad.ops.batch import aligned, grow, shape_of, spread
 from gpugrad.ops.rules import REALS, Sample, elementwise, general, linear
 from gpugrad.tape import Tensor, is_tracked, plain, unary
 
@@ -19,11 +20,6 @@ __all__ = [
 ]  # fmt: skip
 
 Shape = tuple[int, ...]
-
-
-def shape_of(x: Any) -> Shape:
-    """The shape of a Tensor, array or scalar."""
-    return x.shape if hasattr(x, "shape") else np.shape(x)
 
 
 def dtype_of(x: Any) -> Any:
@@ -63,8 +59,9 @@ _cast = linear(
     _astype,
     lambda g, *, dtype, source: _cast(g, dtype=source, source=dtype),
     samples=[Sample((2, 3), dtype=np.dtype(np.float64), source=np.dtype(np.float64))],
+    batch=spread,
 )
-_cast_off_the_tape = tape.Op("astype to a dtype without derivatives", lambda x, *, dtype: x.astype(dtype), (), ())
+_cast_off_the_tape = tape.Op("astype to a dtype without derivatives", lambda x, *, dtype: x.astype(dtype), (), (), batch=spread)
 
 
 def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
@@ -94,17 +91,26 @@ def _sum_to(x: Any, *, shape: Shape, source: Shape) -> Any:
     return kernels.total(x, axis=_repeated(shape, source)).reshape(shape)
 
 
+def _sum_examples(op: Any, size: int, _batched: Any, args: Any, params: dict[str, Any]) -> Any:
+    from gpugrad.ops.shape import reshape
+
+    shape, source = params["shape"], params["source"]
+    return reshape(sum_to(args[0], (size, *[1] * (len(source) - len(shape)), *shape)), grow(shape, size))
+
+
 _broadcast = linear(
     "broadcast_to",
     lambda x, *, shape, source: namespace(x).broadcast_to(x, shape),
     lambda g, *, shape, source: _sum(g, shape=source, source=shape),
     samples=[Sample((3, 1), shape=(2, 3, 4), source=(3, 1)), Sample((), shape=(2, 0), source=())],
+    batch=lambda _op, size, _batched, args, params: broadcast_to(aligned(args[0], len(params["shape"])), grow(params["shape"], size)),
 )
 _sum = linear(
     "sum_to",
     _sum_to,
     lambda g, *, shape, source: _broadcast(g, shape=source, source=shape),
     samples=[Sample((2, 3, 4), shape=(3, 1), source=(2, 3, 4)), Sample((2, 0), shape=(1, 1), source=(2, 0))],
+    batch=_sum_examples,
 )
 
 
@@ -128,6 +134,7 @@ copy = unary(
         [lambda g, _y, _x: g],
         [lambda t, _y, _x: t],
         samples=[Sample((2, 3)), Sample(())],
+        batch=spread,
         doc="A copy that derivatives pass through.",
     )
 )

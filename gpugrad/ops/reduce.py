@@ -7,6 +7,7 @@ The operations themselves see axes as a tuple of non-negative integers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from gpugrad.backend import namespace
 from gpugrad.kernels import reductions as kernels
 from gpugrad.kernels.arg_extremum import arg_extremum
-from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, not_equal, real, where
+from gpugrad.ops.batch import Args, grow, leading, shift
+from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, multiply, not_equal, real, strong_multiply, where
 from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, is_half, ones_like, shape_of, zeros_like
 from gpugrad.ops.index import sort
 from gpugrad.ops.rules import Sample, constant, general, linear
@@ -107,12 +109,14 @@ _sum = linear(
     lambda x, *, axis, keepdims, shape: kernels.total(x, axis=axis, keepdims=keepdims),
     _sum_transpose,
     samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in [*_REDUCED, ((2, 0), (1,), False)]],
+    batch=leading(axis=shift, shape=grow),
 )
 _mean = linear(
     "mean",
     lambda x, *, axis, keepdims, shape: kernels.total(x, axis=axis, keepdims=keepdims, mean=True),
     _mean_transpose,
     samples=[Sample(s, axis=a, keepdims=k, shape=s) for s, a, k in _REDUCED],
+    batch=leading(axis=shift, shape=grow),
 )
 
 
@@ -173,6 +177,7 @@ _prod = general(
     [lambda g, _y, x, *, axis, keepdims: restored(g, axis, keepdims) * _product_of_others(x, axis)],
     [lambda t, _y, x, *, axis, keepdims: sum(t * _product_of_others(x, axis), axis, keepdims=keepdims)],
     samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED] + [Sample(np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 3.0]]), axis=(1,), keepdims=False)],
+    batch=leading(axis=shift),
 )
 
 
@@ -208,11 +213,20 @@ def _share_jvp(tangents: Any, d: Any, _g: Any, y: Any, x: Any, *, axis: tuple[in
     return zeros_like(d) if tangents[0] is None else _extremum_share(tangents[0], y, x, axis=axis)
 
 
+def _share_examples(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    """Who has a share depends on x and y alone."""
+    g, y, x = args
+    if batched[1] or batched[2]:
+        return leading(axis=shift)(op, size, batched, args, params)
+    return strong_multiply(g, op(ones_like(y, dtype_of(g)), y, x, **params))
+
+
 _extremum_share = Op(
     "share of an extremum",
     lambda g, y, x, *, axis: kernels.extremum_backward(x, g, y, axis=axis),
     _share_vjp,
     _share_jvp,
+    batch=_share_examples,
     doc="g shared evenly among the elements of x that equal its extremum y, on which it depends in steps alone.",
 )
 _max, _min = (
@@ -222,6 +236,7 @@ _max, _min = (
         [lambda g, y, x, *, axis, keepdims: _extremum_share(restored(g, axis, keepdims), restored(y, axis, keepdims), x, axis=axis)],
         [_extremum_jvp],
         samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
+        batch=leading(axis=shift),
     )
     for name, smallest in (("max", False), ("min", True))
 )
@@ -297,12 +312,21 @@ def _deviations_jvp(tangents: Any, y: Any, x: Any, m: Any, s: Any, *, axis: tupl
     return total
 
 
+def _deviate_examples(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    """What depends on the example by s alone is a product of s and what does not."""
+    x, m, s = args
+    if batched[0] or batched[1]:
+        return leading(axis=shift)(op, size, batched, args, params)
+    return multiply(s, op(x, m, ones_like(m, dtype_of(x)), **params))
+
+
 _deviations = general(
     "deviations",
     _deviations_value,
     _deviations_vjp,
     _deviations_jvp,
     samples=[Sample((2, 3, 4), (2, 1, 4), (2, 1, 4), axis=(1,)), Sample((2, 3, 2), (1, 3, 1), (1, 3, 1), axis=(0, 2))],
+    batch=_deviate_examples,
     doc="``s conj(x - m)`` of m and s that are constant along the axes, of length 1 there.",
 )
 
@@ -337,6 +361,7 @@ def _moments(root: bool) -> Any:
         vjp,
         jvp,
         samples=[Sample(s, axis=a, keepdims=k, ddof=d) for s, a, k, d in (((2, 3, 4), (1,), False, 0), ((2, 3, 4), (0, 2), True, 1), ((3,), (0,), False, 0.5))],
+        batch=leading(axis=shift),
     )
 
 
@@ -368,7 +393,7 @@ def _cumsum_transpose(g: Any, *, axis: int) -> Any:
     return flip(_cumsum(flip(g, axis), axis=axis), axis)
 
 
-_cumsum = linear("cumsum", _accumulated("cumsum"), _cumsum_transpose, samples=[Sample((2, 3, 4), axis=1), Sample((3,), axis=0)])
+_cumsum = linear("cumsum", _accumulated("cumsum"), _cumsum_transpose, samples=[Sample((2, 3, 4), axis=1), Sample((3,), axis=0)], batch=leading(axis=shift))
 
 
 def _cumprod_jvp(t: Any, _y: Any, x: Any, *, axis: int) -> Any:
@@ -384,7 +409,12 @@ def _cumprod_jvp(t: Any, _y: Any, x: Any, *, axis: int) -> Any:
 
 
 _cumprod = general(
-    "cumprod", _accumulated("cumprod"), None, [_cumprod_jvp], samples=[Sample((2, 5, 2), axis=1), Sample(np.array([2.0, 0.0, 3.0, 0.0, 1.0]), axis=0)]
+    "cumprod",
+    _accumulated("cumprod"),
+    None,
+    [_cumprod_jvp],
+    samples=[Sample((2, 5, 2), axis=1), Sample(np.array([2.0, 0.0, 3.0, 0.0, 1.0]), axis=0)],
+    batch=leading(axis=shift),
 )
 
 
@@ -411,8 +441,19 @@ def cumprod(x: Any, axis: int | None = None, dtype: Any = None, out: None = None
 
 def _counted(name: str) -> Any:
     return constant(
-        name, lambda x, *, axis, keepdims: getattr(namespace(x), name)(x, axis=axis, keepdims=keepdims), samples=[Sample((2, 3), axis=1, keepdims=False)]
+        name,
+        lambda x, *, axis, keepdims: getattr(namespace(x), name)(x, axis=axis, keepdims=keepdims),
+        samples=[Sample(s, axis=a, keepdims=k) for s, a, k in _REDUCED],
+        batch=leading(axis=shift),
     )
+
+
+def _places_of_examples(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    (x,), axis, keepdims = args, params["axis"], params["keepdims"]
+    if axis is not None:
+        return leading(axis=shift)(op, size, batched, args, params)
+    places = op(reshape(x, (size, math.prod(x.shape[1:]))), axis=1, keepdims=False)
+    return reshape(places, (size, *[1] * (len(x.shape) - 1))) if keepdims else places
 
 
 _any, _all = map(_counted, ("any", "all"))
@@ -421,6 +462,7 @@ _argmax, _argmin = (
         name,
         lambda x, *, axis, keepdims, smallest=smallest: arg_extremum(x, axis=axis, smallest=smallest, keepdims=keepdims),
         samples=[Sample((2, 3), axis=1, keepdims=False), Sample((2, 3), axis=None, keepdims=True), Sample((), axis=None, keepdims=False)],
+        batch=_places_of_examples,
     )
     for name, smallest in (("argmax", False), ("argmin", True))
 )
@@ -429,25 +471,31 @@ _argmax, _argmin = (
 def any(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """Whether any element over ``axis`` is true; see :func:`numpy.any`."""
     refuse("any", out, options)
-    return _any(as_array(x), axis=axis, keepdims=keepdims)
+    x = as_array(x)
+    return _any(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
 def all(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, **options: Any) -> Any:
     """Whether all elements over ``axis`` are true; see :func:`numpy.all`."""
     refuse("all", out, options)
-    return _all(as_array(x), axis=axis, keepdims=keepdims)
+    x = as_array(x)
+    return _all(x, axis=axes_of(x, axis), keepdims=keepdims)
 
 
 def argmax(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False, **options: Any) -> Any:
     """Where the largest element is, the first of several; see :func:`numpy.argmax`."""
     refuse("argmax", out, options)
-    return _argmax(as_array(x), axis=_one(axis), keepdims=keepdims)
+    return _arg(_argmax, as_array(x), axis, keepdims)
 
 
 def argmin(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False, **options: Any) -> Any:
     """Where the smallest element is, the first of several; see :func:`numpy.argmin`."""
     refuse("argmin", out, options)
-    return _argmin(as_array(x), axis=_one(axis), keepdims=keepdims)
+    return _arg(_argmin, as_array(x), axis, keepdims)
+
+
+def _arg(op: Op, x: Any, axis: Any, keepdims: bool) -> Any:
+    return op(x, axis=None if not x.shape and axis in (0, -1) else _one(axis), keepdims=keepdims)
 
 
 def count_nonzero(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:

@@ -74,6 +74,7 @@ def elementwise(
     *partials: Rule,
     domain: Domain | tuple[Domain, ...] = REALS,
     samples: Iterable[Sample] | None = None,
+    batch: Rule = spread,
     doc: str | None = None,
 ) -> Callable[..., Any]:
     """Declare ``y = f(x1, ...)``, applied to each element, by ``partials[i](d, y, x1, ...) = d * (dy/dx_i)``.
@@ -89,7 +90,7 @@ def elementwise(
             if arity == 2
             else [Sample(*[s] * arity, domain=domain) for s in ((3, 4), ())]
         )
-    op = register(Op(name, f, partials, partials, samples=samples, batch=spread, doc=doc or f"``{name}`` of each element; see :func:`numpy.{name}`."))
+    op = register(Op(name, f, partials, partials, samples=samples, batch=batch, doc=doc or f"``{name}`` of each element; see :func:`numpy.{name}`."))
     return unary(op) if arity == 1 else binary(op) if arity == 2 else op
 
 

@@ -6,6 +6,7 @@ broadcasting carry all of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from gpugrad import backend
 from gpugrad.backend import namespace
 from gpugrad.ops import elementwise as ew
+from gpugrad.ops.batch import Args, grow, leading, same_for_all, shift
 from gpugrad.ops.fit import astype, broadcast_to, dtype_of, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, general, linear
 from gpugrad.tape import Tensor, box, plain
@@ -42,11 +44,19 @@ def along(axis: int, key: Any) -> tuple[Any, ...]:
 
 # ---------------------------------------------------------------------------------- reshape
 
+
+def _reshape_examples(_op: Any, size: int, _batched: Any, args: Args, params: dict[str, Any]) -> Any:
+    shape, count = params["shape"], math.prod(params["source"])
+    rest = -math.prod(shape)
+    return reshape(args[0], grow(tuple([count // rest if n == -1 and rest else n for n in shape]), size))
+
+
 _reshape = linear(
     "reshape",
     lambda x, *, shape, source: x.reshape(shape),
     lambda g, *, shape, source: _reshape(g, shape=source, source=shape_of(g)),
     samples=[Sample((2, 6), shape=(3, -1), source=(2, 6)), Sample((), shape=(1, 1), source=()), Sample((2, 0), shape=(0, 5), source=(2, 0))],
+    batch=_reshape_examples,
 )
 
 
@@ -128,6 +138,7 @@ _transpose = linear(
     lambda x, *, axes: x.transpose(axes),
     lambda g, *, axes: _transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__))),
     samples=[Sample((2, 3, 4), axes=(1, 2, 0)), Sample((2, 0), axes=(1, 0)), Sample((), axes=())],
+    batch=leading(axes=lambda axes, size: (0, *shift(axes, size))),
 )
 
 
@@ -189,6 +200,7 @@ _concatenate = general(
         *[zeros_like(x) if t is None else t for t, x in zip(tangents, xs, strict=True)], axis=axis, lengths=lengths
     ),
     samples=[Sample((2, 3), (2, 1), (2, 0), axis=1, lengths=(3, 1, 0)), Sample((2,), axis=0, lengths=(2,))],
+    batch=leading(axis=shift),
 )
 
 
@@ -205,6 +217,7 @@ _split = general(
     _pull_split,
     lambda tangents, _y, _x, *, axis, lengths: list(_split(tangents[0], axis=axis, lengths=lengths)),
     samples=[Sample((2, 6), axis=1, lengths=(3, 2, 0, 1)), Sample((3,), axis=0, lengths=(1, 1, 1)), Sample((2, 0), axis=0, lengths=(2,))],
+    batch=leading(axis=shift),
 )
 
 
@@ -328,12 +341,25 @@ def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
 
 # ---------------------------------------------------------------------------------- pad
 
+
+def _pad_examples(op: Any, _size: int, _batched: Any, args: Args, params: dict[str, Any]) -> Any:
+    """Nothing goes around the examples' axis; values given for each axis need some there all the same."""
+    width, fill = params["width"], params["fill"]
+    each = fill if np.ndim(fill) == 0 else ((0, 0), *np.broadcast_to(fill, (len(width), 2)).tolist())
+    return op(args[0], width=((0, 0), *width), fill=each)
+
+
 _pad = general(
     "pad",
     lambda x, *, width, fill: namespace(x).pad(x, width, constant_values=fill),
     [lambda g, _y, _x, *, width, fill: g[tuple(slice(before, n - after) for (before, after), n in zip(width, shape_of(g), strict=True))]],
     [lambda t, _y, _x, *, width, fill: _pad(t, width=width, fill=0)],
-    samples=[Sample((2, 3), width=((1, 0), (0, 2)), fill=7.0), Sample((0,), width=((1, 2),), fill=0)],
+    samples=[
+        Sample((2, 3), width=((1, 0), (0, 2)), fill=7.0),
+        Sample((0,), width=((1, 2),), fill=0),
+        Sample((2, 3), width=((1, 0), (0, 2)), fill=((1.0, 2.0), (3.0, 4.0))),
+    ],
+    batch=_pad_examples,
 )
 
 
@@ -367,7 +393,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
 def _pad_tracked(x: Any, width: tuple[Any, ...], fill: Any) -> Any:
     if shape_of(fill):
         raise ValueError(f"pad: got a Tensor of shape {shape_of(fill)} as constant_values, expected a 0-d one; concatenate joins borders of several values")
-    outside = _pad(zeros_like(plain(x), bool), width=width, fill=True)
+    outside = _pad(zeros_like(plain(x), bool, shape=shape_of(x)), width=width, fill=True)
     return ew.where(outside, astype(fill, dtype_of(x), copy=False), _pad(x, width=width, fill=0))
 
 
@@ -397,6 +423,7 @@ _roll = linear(
     lambda x, *, shift, axis: namespace(x).roll(x, shift, axis),
     lambda g, *, shift, axis: _roll(g, shift=tuple(-s for s in shift), axis=axis),
     samples=[Sample((3, 4), shift=(1, -2), axis=(0, 1)), Sample((5,), shift=(7,), axis=(0,)), Sample((0,), shift=(1,), axis=(0,))],
+    batch=leading(axis=shift),
 )
 
 
@@ -405,7 +432,7 @@ def roll(x: Any, shift: int | tuple[int, ...], axis: Axis = None) -> Any:
     x = as_array(x)
     if axis is None:
         return reshape(roll(ravel(x), shift, 0), shape_of(x))
-    shifts, axes = np.broadcast_arrays(plain(shift), normalize_axis_tuple(axis, len(shape_of(x)), allow_duplicate=True))
+    shifts, axes = np.broadcast_arrays(same_for_all(shift, "shifts"), normalize_axis_tuple(axis, len(shape_of(x)), allow_duplicate=True))
     return _roll(x, shift=tuple(shifts.ravel().tolist()), axis=tuple(axes.ravel().tolist()))
 
 
@@ -440,7 +467,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
         x, axis = ravel(x), 0
     shape = shape_of(x)
     axis = normalize_axis_index(axis, len(shape))
-    repeats = np.asarray(backend.to_device(plain(repeats), "cpu"))
+    repeats = np.asarray(backend.to_device(same_for_all(repeats, "repeats"), "cpu"))
     if repeats.size != 1:
         return x[along(axis, namespace(plain(x)).asarray(np.repeat(np.arange(shape[axis]), repeats)))]
     times = int(repeats.item())
