@@ -15,12 +15,13 @@ from gpugrad import tape
 from gpugrad.kernels import linear as kernels
 from gpugrad.ops import linear_dual, reduce
 from gpugrad.ops.activations import gelu, relu, sigmoid, silu, slope, slope_jvp, slope_vjp
+from gpugrad.ops.batch import aligned
 from gpugrad.ops.elementwise import tanh
 from gpugrad.ops.fit import broadcast_to, shape_of, sum_to
 from gpugrad.ops.linalg import matmul, matmul_value, matrix_product
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, reshape
-from gpugrad.tape import is_inexact
+from gpugrad.tape import Op, is_inexact
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "none": lambda z: z, "relu": relu, "tanh": tanh, "sigmoid": sigmoid, "silu": silu, "gelu": gelu, "gelu_tanh": lambda z: gelu(z, "tanh"),
@@ -42,11 +43,18 @@ def _act_backward_jvp(tangents: Any, _y: Any, g: Any, saved: Any, *, act: str) -
     return [t, reduce.sum(t, axis=0)]
 
 
+def _batched_act_backward(_op: Op, _size: int, _batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> tuple[Any, Any]:
+    """Sums for each example, of what is saved once for all or for each."""
+    dz = slope(*args, **params)
+    return dz, reduce.sum(dz, axis=1)
+
+
 _act_backward = general(
     "act_backward",
     lambda g, saved, *, act: kernels.act_backward(g, saved, act=act),
     _act_backward_vjp,
     _act_backward_jvp,
+    batch=_batched_act_backward,
     samples=[
         Sample((3, 4), (3, 4), domain=((-2.0, 2.0), (0.1, 0.9) if act == "relu" else (-0.9, 0.9) if act == "tanh" else (-3.0, 3.0)), act=act)
         for act in kernels.ACTIVATIONS
@@ -129,6 +137,20 @@ def _dual(tangents: Sequence[Any], x: Any, w: Any, b: Any, *, act: str = "none")
     return (y, slope(t, y, act=act)) if act in kernels.FROM_Y else ((y, z), (slope(t, z, act=act), t))
 
 
+def _batched_layer(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """The rows of all examples are those of one x, where the weights are the same for all; else product, bias and activation follow one another."""
+    x, w, b = args
+    if not batched[1] and not batched[2]:
+        rows = x.shape[1]
+        y = op(reshape(x, (size * rows, x.shape[2])), w, b, **params)
+        by_example = [reshape(part, (size, rows, part.shape[1])) for part in (y if isinstance(y, tuple) else (y,))]
+        return by_example if isinstance(y, tuple) else by_example[0]
+    z = matmul(x, w)
+    z = z if b is None else z + (aligned(b, 2) if batched[2] else b)
+    y = ACTIVATIONS[params.get("act", "none")](z)
+    return (y, z) if op is _from_z else y
+
+
 _SHAPES = [((3, 4), (4, 2), (2,)), ((0, 4), (4, 2), (2,)), ((3, 4), (4, 1), None), ((2, 0), (0, 2), (2,))]
 _linear = general(
     "linear",
@@ -136,6 +158,7 @@ _linear = general(
     _linear_vjp,
     _linear_jvp,
     dual=_dual,
+    batch=_batched_layer,
     samples=[Sample(*s) for s in _SHAPES if s[2] is not None],
     doc="X W + b of matrices X and W.",
 )
@@ -145,6 +168,7 @@ _from_y = general(
     _from_y_vjp,
     _from_y_jvp,
     dual=_dual,
+    batch=_batched_layer,
     samples=[Sample(*s, act=act) for act in ("relu", "tanh") for s in _SHAPES],
     doc="act(X W + b), where act is relu or tanh, of which the value tells the slope.",
 )
@@ -154,6 +178,7 @@ _from_z = general(
     _from_z_vjp,
     _from_z_jvp,
     dual=_dual,
+    batch=_batched_layer,
     samples=[Sample(*s, act=act) for act in kernels.ACTIVATIONS if act not in kernels.FROM_Y for s in _SHAPES],
     doc="act(Z) and Z = X W + b, for the other activations.",
 )
