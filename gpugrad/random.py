@@ -15,7 +15,7 @@ import numpy as np
 
 from gpugrad import backend
 from gpugrad.quantile import normal_quantile
-from gpugrad.tape import Tensor, is_inexact, plain
+from gpugrad.tape import Tensor, as_examples, box, is_batched, is_inexact, plain
 
 Size = int | Sequence[int] | None
 
@@ -138,29 +138,42 @@ class Generator:
     def bernoulli(self, p: Any = 0.5, size: Size = None, *, dtype: Any = np.bool_, device: str | None = None) -> Tensor:
         """One (True) with probability ``p``, else zero. For an array ``p`` its shape and device are those of the result, unless they are given.
 
+        Inside :func:`gpugrad.vmap` each example of a ``p`` that depends on the examples is drawn for itself.
+
         Raises:
-            ValueError: ``p`` is not between 0 and 1 (an array on a GPU is not looked at).
+            ValueError: ``p`` is not between 0 and 1 (an array on a GPU is not looked at), or it depends on the example and ``size`` is given.
         """
-        p = backend.asarray(plain(p), device=device)
+        if size is not None and is_batched(p):
+            raise ValueError(
+                "bernoulli inside gg.vmap: got a size, and probabilities that depend on the example: give p the shape that is wanted, by gg.broadcast_to"
+            )
+        batches, p = p, backend.asarray(plain(p), device=device)
         if backend.namespace(p) is np and not ((p >= 0) & (p <= 1)).all():
             raise ValueError(f"bernoulli: got p={p[~((p >= 0) & (p <= 1))].flat[0]}, expected probabilities from 0 to 1")
         u = self._numpy.random(p.shape if size is None else size)
-        return Tensor((backend.to_device(np.asarray(u), backend.device_of(p)) < p).astype(dtype))
+        return box(as_examples((backend.to_device(np.asarray(u), backend.device_of(p)) < p).astype(dtype), batches))
 
     def randint(self, low: int, high: int | None = None, size: Size = None, *, dtype: Any = np.int64, device: str | None = None) -> Tensor:
         """Integers distributed evenly over [low, high), or [0, low) without ``high``."""
         return _tensor(self._numpy.integers(low, high, size, dtype), dtype, device)
 
     def permutation(self, x: Any, *, device: str | None = None) -> Tensor:
-        """The integers below ``x`` in random order, or the array ``x`` with its first axis in random order (on its own device)."""
+        """The integers below ``x`` in random order, or the array ``x`` with its first axis in random order (on its own device).
+
+        Inside :func:`gpugrad.vmap` the order is the same for all examples.
+        """
         return _rows(x, self._numpy.permutation(_length(x)), device)
 
     def choice(self, a: Any, size: Size = None, replace: bool = True, p: Any = None, *, device: str | None = None) -> Tensor:
         """So many of the integers below ``a``, or of the rows of the array ``a`` (on its own device), each with its probability in ``p`` or all alike.
 
         Raises:
-            ValueError: ``p`` does not fit or sum to 1, or without ``replace`` there are too few.
+            ValueError: ``p`` does not fit or sum to 1, depends on the example (inside vmap), or without ``replace`` there are too few.
         """
+        if is_batched(p):
+            raise ValueError(
+                "choice inside gg.vmap: got probabilities that depend on the example, expected the same for all, since what is drawn is the same for all"
+            )
         return _rows(a, self._numpy.choice(_length(a), size, replace, None if p is None else backend.to_device(plain(p), "cpu")), device)
 
     def shuffle(self, x: Any) -> None:
@@ -183,8 +196,8 @@ def _rows(x: Any, order: Any, device: str | None) -> Tensor:
     order = np.asarray(order)
     if isinstance(x, (int, np.integer)):
         return _tensor(order, np.int64, device)
-    array = backend.asarray(plain(x), device=device)
-    return Tensor(array[backend.to_device(order, backend.device_of(array))])
+    array = as_examples(backend.asarray(plain(x), device=device), x)
+    return box(array[backend.to_device(order, backend.device_of(plain(array)))])
 
 
 _STATE = {"counter": 4, "key": 2, "buffer": 4, "buffer_pos": None, "has_uint32": None, "uinteger": None}  # the lengths of the lists; None: a number

@@ -9,13 +9,14 @@ import numpy as np
 
 from gpugrad.backend import check_integer, namespace
 from gpugrad.kernels import segments as kernels
-from gpugrad.ops.elementwise import multiply
-from gpugrad.ops.fit import dtype_of, shape_of
+from gpugrad.ops.batch import leading, repeated
+from gpugrad.ops.elementwise import equal, multiply, where
+from gpugrad.ops.fit import add, dtype_of, shape_of
 from gpugrad.ops.index import pick_rows, sum_rows
 from gpugrad.ops.linear import linear
 from gpugrad.ops.rules import Sample, constant, general
 from gpugrad.ops.shape import as_array, expand_dims, reshape
-from gpugrad.tape import plain
+from gpugrad.tape import Op, plain
 
 
 def _rows(w: Any, i: Any, *, count: int, skip: int | None, value: bool) -> Any:
@@ -28,6 +29,35 @@ def _table(g: Any, i: Any, *, count: int, skip: int | None) -> Any:
     return sum_rows(g.reshape(i.size, math.prod(item)), i.ravel(), count, skip=skip, name="embedding").reshape(count, *item)
 
 
+def _in_tables(i: Any, size: int, count: int) -> Any:
+    """Indices (size or 1, ...) of a table for each example, as those of one that all of these make up."""
+    at = _checked(i, count=count, instead=size * count)
+    return add(at, namespace(plain(at)).arange(size).reshape(-1, *[1] * (len(shape_of(at)) - 1)) * count)
+
+
+def _rows_of_tables(op: Op, size: int, batched: Any, args: Any, params: dict[str, Any]) -> Any:
+    """Tables that differ are one table, of as many rows as they have together."""
+    (w, i), count, skip = args, params["count"], None if params["value"] else params["skip"]
+    if not batched[0]:
+        return op(w, i, **params)
+    i = i if batched[1] else expand_dims(i, 0)
+    y = op(reshape(w, (size * count, *w.shape[2:])), _in_tables(i, size, count), count=size * count, skip=None, value=True)
+    return y if skip is None else _without(skip, i, y)
+
+
+def _sums_of_tables(op: Op, size: int, batched: Any, args: Any, params: dict[str, Any]) -> Any:
+    (g, i), count, skip = args, params["count"], params["skip"]
+    g, i = g if batched[0] else repeated(g, size), i if batched[1] else expand_dims(i, 0)
+    y = op(g if skip is None else _without(skip, i, g), _in_tables(i, size, count), count=size * count, skip=None)
+    return reshape(y, (size, count, *y.shape[1:]))
+
+
+def _without(skip: int, i: Any, y: Any) -> Any:
+    """Zeros among the items y where the index is ``skip``."""
+    shape = shape_of(i)
+    return where(reshape(equal(i, skip), (*shape, *[1] * (len(y.shape) - len(shape)))), 0, y)
+
+
 _INDICES = np.array([[3, 0, 3], [1, 1, 3]])
 _embedding = general(
     "embedding",
@@ -35,6 +65,7 @@ _embedding = general(
     [lambda g, _y, _w, i, *, count, skip, value: _embedding_sum(g, i, count=count, skip=skip)],
     [lambda t, _y, _w, i, *, count, skip, value: _embedding(t, i, count=count, skip=skip, value=False)],
     samples=[Sample((4, 3), _INDICES, count=4, skip=skip, value=value) for skip, value in ((None, True), (1, False))],
+    batch=_rows_of_tables,
     doc="``w[i]`` for a table w of ``count`` rows; zeros for the index ``skip`` where not ``value``, which is how the derivatives treat it in any case.",
 )
 _embedding_sum = general(
@@ -43,7 +74,15 @@ _embedding_sum = general(
     [lambda g, _y, _g, i, *, count, skip: _embedding(g, i, count=count, skip=skip, value=False)],
     [lambda t, _y, _g, i, *, count, skip: _embedding_sum(t, i, count=count, skip=skip)],
     samples=[Sample((2, 3, 2), _INDICES, count=4, skip=skip) for skip in (None, 1)],
+    batch=_sums_of_tables,
     doc="The sums of the items of g that have one index, for each of ``count``; zeros for the index ``skip``.",
+)
+_checked = constant(
+    "embedding_index",
+    lambda i, *, count, instead: kernels.in_range(i, count, "embedding", instead, from_end=False),
+    samples=[Sample(_INDICES, count=4, instead=4)],
+    batch=leading(),
+    doc="Integers from 0 to count - 1; others are refused, and ``instead`` is there on a GPU.",
 )
 
 
@@ -75,13 +114,13 @@ def one_hot(indices: Any, num_classes: int = -1) -> Any:
         ValueError: ``num_classes`` is below -1, or there are no indices to tell it.
     """
     indices = as_array(indices)
-    values = plain(indices)
-    if values.dtype.kind not in "iu":
-        raise IndexError(f"one_hot: got indices of dtype {values.dtype}, expected integers")
+    if dtype_of(indices).kind not in "iu":
+        raise IndexError(f"one_hot: got indices of dtype {dtype_of(indices)}, expected integers")
     check_integer("one_hot: num_classes", num_classes)
+    values = plain(indices)
     if num_classes < -1 or (num_classes == -1 and not values.size):
         raise ValueError(
-            f"one_hot: got num_classes={num_classes} for indices of shape {values.shape}, expected the number of classes, or -1 where there are indices"
+            f"one_hot: got num_classes={num_classes} for indices of shape {indices.shape}, expected the number of classes, or -1 where there are indices"
         )
     return _one_hot(indices, count=int(values.max()) + 1 if num_classes == -1 else num_classes)
 
@@ -91,7 +130,7 @@ def _hot(i: Any, *, count: int) -> Any:
     return (i[..., None] == namespace(i).arange(count)).astype(np.int64)
 
 
-_one_hot = constant("one_hot", _hot, samples=[Sample(_INDICES, count=4)])
+_one_hot = constant("one_hot", _hot, samples=[Sample(_INDICES, count=4)], batch=leading())
 
 
 def bilinear(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Any:
