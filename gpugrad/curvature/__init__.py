@@ -5,8 +5,10 @@
 >>> scipy.sparse.linalg.eigsh(H.to_scipy(), k=5)
 """
 
+from gpugrad.curvature.fisher import FisherOperator
+from gpugrad.curvature.gauss_newton import GaussNewtonOperator
 from gpugrad.curvature.hessian import HessianOperator
 from gpugrad.curvature.objective import Objective, objective
 from gpugrad.curvature.operator import Operator
 
-__all__ = ["HessianOperator", "Objective", "Operator", "objective"]
+__all__ = ["FisherOperator", "GaussNewtonOperator", "HessianOperator", "Objective", "Operator", "objective"]

@@ -48,7 +48,9 @@ def to_cupyx(operator: Operator) -> Any:
         ImportError: there is no CuPy.
     """
     if operator.device == "cpu":
-        raise backend.DeviceError("to_cupyx needs an operator on a GPU, this one is on cpu: move the parameters and the data with .to('cuda'), or use to_scipy()")
+        raise backend.DeviceError(
+            "to_cupyx needs an operator on a GPU, this one is on cpu: move the parameters and the data with .to('cuda'), or use to_scipy()"
+        )
     from cupyx.scipy.sparse.linalg import LinearOperator
 
     forward, backward = operator.__matmul__, operator.T.__matmul__

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpugrad.curvature.over_data import Linearization, OverData, checked_loss, recorded_bytes
+from gpugrad.curvature.checks import checked_loss
+from gpugrad.curvature.linearization import Linearization, recorded_bytes
+from gpugrad.curvature.over_data import OverData
 from gpugrad.curvature.parameters import Parameters
 from gpugrad.curvature.sweep import Batch
 from gpugrad.ops.fit import zeros_like
-from gpugrad.tape import RecordedLeaf, push_forward
-from gpugrad.transforms import _Reverse, hvp, own_all, value_and_grad
+from gpugrad.products import hvp
+from gpugrad.tape import RecordedLeaf, footprint, push_forward, steps_to
+from gpugrad.transforms import _Reverse, own_all, value_and_grad
 
 
 class HessianOperator(OverData):
@@ -96,14 +99,19 @@ class _LinearGradient(Linearization):
                 "the loss does not depend on the parameters, so its Hessian is zero: compute it from the params that it is given; of a module give the module "
                 "itself as params, or call nn.functional_call(model, params, x)"
             )
-        self.nodes, self.gradient = self.run.nodes[1:], self.run.values[1:]
-        self.nbytes = recorded_bytes(self.run.nodes, xs, data)
+        self.nodes = self.run.nodes[1:]
+        self.steps = steps_to(self.nodes)
+        self.nbytes, self.width = recorded_bytes(self.run.nodes, xs, data), footprint(self.run.nodes)
 
     def product(self, *vs: Any) -> list[Any]:
         """H v."""
-        known = push_forward([n for n in self.nodes if n is not None], dict(zip(self.leaves, vs, strict=True)))
+        known = push_forward(self.steps, dict(zip(self.leaves, vs, strict=True)))
         return own_all([zeros_like(x) if known.get(n) is None else known[n] for n, x in zip(self.nodes, self.xs, strict=True)], vs)
 
-    def value_and_gradient(self) -> tuple[Any, list[Any]]:
+    def value(self) -> Any:
         """Of the same pass."""
-        return self.run.values[0], self.gradient
+        return self.run.values[0]
+
+    def gradient(self) -> list[Any]:
+        """Of the same pass."""
+        return self.run.values[1:]

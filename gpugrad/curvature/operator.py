@@ -12,7 +12,6 @@ from gpugrad import backend, tree
 from gpugrad.curvature.vectors import Form, Space
 from gpugrad.ops.fit import shape_of
 from gpugrad.ops.shape import stack
-from gpugrad.tape import plain
 
 
 class Operator:
@@ -30,7 +29,7 @@ class Operator:
     __array_ufunc__ = None  # so that array @ operator asks the operator
     __array_priority__ = 1000.0
 
-    def __init__(self, range: Space, domain: Space | None = None) -> None:  # noqa: A002
+    def __init__(self, range: Space, domain: Space | None = None) -> None:
         self.range, self.domain = range, range if domain is None else domain
 
     def _product(self, vs: list[Any]) -> list[Any]:
@@ -106,13 +105,13 @@ class Operator:
 
     def _one(self, v: Any) -> Any:
         vs, form = self.domain.read(v)
-        if form.count not in (None, 1):
-            raise ValueError(f"matvec: got {form.count} vectors, expected one: use matmat, or A @ V")
+        if form.number not in (None, 1):
+            raise ValueError(f"matvec: got {form.number} vectors, expected one: use matmat, or A @ V")
         return self._write(vs, form)
 
     def _several(self, V: Any) -> Any:
         vs, form = self.domain.read(V, "the vectors")
-        if form.count is None:
+        if form.number is None:
             raise ValueError("matmat: got one vector without an axis for several, expected the columns of (N, K): use matvec, or A @ v")
         return self._write(vs, form)
 
@@ -120,11 +119,11 @@ class Operator:
         return self._write(*self.domain.read(v, what))
 
     def _write(self, vs: list[Any], form: Form) -> Any:
-        if form.count is None:
+        if form.number is None:
             return self.range.write(self._product(vs), form)
-        if form.count == 0:
+        if form.number == 0:
             return self.range.write([self.range.zeros(i, 0) for i in range(len(self.range.names))], form)
-        if form.count == 1:
+        if form.number == 1:
             return self.range.write([x[None] for x in self._product([v[0] for v in vs])], form)
         return self.range.write(self._block(vs), form)
 
@@ -218,7 +217,7 @@ class Operator:
 class Combination(Operator):
     """``sum_i c_i A_i + shift I``."""
 
-    def __init__(self, terms: Sequence[tuple[float, Operator]], shift: float, range: Space, domain: Space | None = None) -> None:  # noqa: A002
+    def __init__(self, terms: Sequence[tuple[float, Operator]], shift: float, range: Space, domain: Space | None = None) -> None:
         super().__init__(range, domain)
         self.terms, self.shift = [(c * d, B) for c, A in terms for d, B in _terms(A)[0]], shift + sum(c * _terms(A)[1] for c, A in terms)
 
@@ -243,7 +242,11 @@ class Combination(Operator):
             return Block(self, rows, row_nest, columns, column_nest)
         range_, domain = self.range.part(rows, row_nest), self.domain.part(columns, column_nest)
         terms = [(c, A._part(rows, row_nest, columns, column_nest)) for c, A in self.terms]
-        return Combination(terms, self.shift if rows == columns else 0.0, range_, domain) if terms or rows == columns else Block(self, rows, row_nest, columns, column_nest)
+        return (
+            Combination(terms, self.shift if rows == columns else 0.0, range_, domain)
+            if terms or rows == columns
+            else Block(self, rows, row_nest, columns, column_nest)
+        )
 
 
 class Block(Operator):
@@ -289,27 +292,3 @@ def _index(space: Space, key: Any) -> int:
     if key not in space.names:
         raise KeyError(f"there is no parameter {key!r}: expected one of {', '.join(map(repr, space.names))}")
     return space.names.index(key)
-
-
-def check_finite(operator: Operator, product: list[Any], vs: list[Any]) -> None:
-    """Raise where a product has nan or inf in it.
-
-    Raises:
-        FloatingPointError: naming the parameters in whose part it is, or that it was in the vector already.
-    """
-    if all(map(_is_finite, product)):
-        return
-    bad = [name for name, x in zip(operator.range.names, product, strict=True) if not _is_finite(x)]
-    given = [name for name, v in zip(operator.domain.names, vs, strict=True) if not _is_finite(v)]
-    if given:
-        raise FloatingPointError(f"the vector has nan or inf in its part for {', '.join(given)}")
-    raise FloatingPointError(
-        f"the product has nan or inf in its part for {', '.join(bad)}, though the vector is finite: a second derivative is not finite at these parameters, or "
-        "overflows. Look for a square root, logarithm or division at 0 there; gg.detect_anomaly() names operations, check_finite=False lets it pass"
-    )
-
-
-def _is_finite(x: Any) -> bool:
-    x = plain(x)
-    with np.errstate(all="ignore"):  # the sum is a quick look: it may overflow
-        return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())

@@ -72,8 +72,8 @@ class Parameters:
         moved = copy.copy(self)
         moved.leaves = list(self.leaves)
         given, form = self.space.read(dict(params.named_parameters()) if isinstance(params, Module) else params, "params")
-        if form.count is not None:
-            raise ValueError(f"params holds {form.count} vectors, expected one")
+        if form.number is not None:
+            raise ValueError(f"params holds {form.number} vectors, expected one")
         for i, x in zip(self.active, given, strict=True):
             moved.leaves[i] = backend.asarray(plain(x), copy=True)
         return moved
@@ -95,7 +95,9 @@ def refuse_training(module: Module | None, several: bool) -> None:
     for path, m in () if module is None else module.named_modules():
         where = f"{type(module).__name__}{path and '.'}{path} ({type(m).__name__})"
         if isinstance(m, Dropout) and m.training and m.p > 0:
-            raise ValueError(f"{where} is in training mode and draws another mask each time, so that no two products are of one matrix: call model.eval() first")
+            raise ValueError(
+                f"{where} is in training mode and draws another mask each time, so that no two products are of one matrix: call model.eval() first"
+            )
         if several and isinstance(m, BatchNorm1d) and (m.training or m.running_mean is None):
             remedy = "call model.eval() first" if m.running_mean is not None else "it keeps no running statistics: set track_running_stats"
             raise ValueError(
@@ -105,7 +107,7 @@ def refuse_training(module: Module | None, several: bool) -> None:
 
 def _running(module: Module) -> dict[str, Tensor]:
     """Copies of the running statistics that a forward pass in training would write into."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for path, m in module.named_modules():
         if isinstance(m, BatchNorm1d) and m.training:
             prefix = f"{path}." if path else ""

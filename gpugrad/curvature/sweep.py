@@ -18,7 +18,7 @@ PATIENCE = 2.0  # seconds after which a sweep shows how far it has come
 class Batch(NamedTuple):
     """One batch: which it is, what it holds, its number of rows, and how many rows came before it."""
 
-    index: int
+    number: int
     data: Any
     rows: int
     start: int
@@ -100,7 +100,9 @@ def _checked(data: Any) -> Any:
     if not isinstance(data, Iterable):
         raise TypeError(f"data is {type(data).__name__}, expected an iterable of batches, such as a list or a DataLoader")
     if iter(data) is data:
-        raise TypeError(f"data is a {type(data).__name__}, which can be gone through once only; every product needs all of it: give list(data), or a DataLoader")
+        raise TypeError(
+            f"data is a {type(data).__name__}, which can be gone through once only; every product needs all of it: give list(data), or a DataLoader"
+        )
     return data
 
 
@@ -116,7 +118,9 @@ def _rows(data: Any, index: int) -> int:
     first = next(iter(tree.flatten(data)[0]), None)
     shape = getattr(first, "shape", ())
     if not shape:
-        raise ValueError(f"batch {index} begins with {type(first).__name__}, which has no rows: expected an array, whose first axis tells how large the batch is")
+        raise ValueError(
+            f"batch {index} begins with {type(first).__name__}, which has no rows: expected an array, whose first axis tells how large the batch is"
+        )
     if not shape[0]:
         raise ValueError(f"batch {index} is empty: it begins with an array of shape {shape}")
     return int(shape[0])

@@ -19,7 +19,7 @@ class Form(NamedTuple):
     """How a vector was given, and so how its product is returned."""
 
     layout: str  # "flat", "columns" or "nest"
-    count: int | None  # how many vectors, None for one that has no axis for it
+    number: int | None  # how many vectors, None for one that has no axis for it
     boxed: bool  # in Tensors
 
 
@@ -132,7 +132,7 @@ class Space:
             leaves = [box(x) for x in leaves]
         if form.layout == "nest":
             return tree.unflatten(self.structure, leaves)
-        lead = () if form.layout == "flat" else (form.count,)
+        lead = () if form.layout == "flat" else (form.number,)
         joined = concatenate([reshape(x, (*lead, -1) if math.prod(shape_of(x)) else (*lead, 0)) for x in leaves], axis=-1, dtype=self.dtype)
         return joined if form.layout == "flat" else joined.T
 
@@ -161,5 +161,7 @@ def _one_device(names: Sequence[str], leaves: Sequence[Any]) -> str:
     devices = [backend.device_of(plain(x)) for x in leaves]
     for name, device in zip(names, devices, strict=True):
         if device != devices[0]:
-            raise backend.DeviceError(f"{names[0]} is on {devices[0]} and {name} on {device}: expected all parameters on one device; move them with .to({device!r})")
+            raise backend.DeviceError(
+                f"{names[0]} is on {devices[0]} and {name} on {device}: expected all parameters on one device; move them with .to({device!r})"
+            )
     return devices[0]

@@ -41,7 +41,7 @@ def _scale(x: Any, labels: Any, weight: Any, ignore_index: int, reduction: str) 
     return 1 / reduce.sum(counts(x, labels, weight, ignore_index)) if labels is not None else 1 / len(x) if len(x) else np.nan
 
 
-def _total(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: float, ignore_index: int) -> Any:
+def target_sum(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: float, ignore_index: int) -> Any:
     """The sum of q in each row, shape (N, 1)."""
     if labels is None:
         spread = smoothing / shape_of(x)[1]
@@ -56,7 +56,7 @@ def _total(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: floa
 
 def _by_x(x: Any, labels: Any, probabilities: Any, weight: Any, t: Any, smoothing: float, ignore_index: int, reduction: str) -> Any:
     """The residual's Jacobian by x, which is symmetric, times t."""
-    total = _total(x, labels, probabilities, weight, smoothing, ignore_index)
+    total = target_sum(x, labels, probabilities, weight, smoothing, ignore_index)
     factor = astype(total * _scale(x, labels, weight, ignore_index, reduction), dtype_of(x), copy=False)
     return strong_multiply(factor, softmax_slope(t, softmax(x), axis=(1,)))  # whatever the logits of an ignored row are
 

@@ -1,0 +1,103 @@
+"""The inverse of an operator, by iterations."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpugrad.curvature.minres import minimal_residuals
+from gpugrad.curvature.operator import Operator
+from gpugrad.curvature.solve import conjugate_gradients, dot
+from gpugrad.curvature.vectors import Form
+
+METHODS = ("cg", "minres")
+FLAT = Form("flat", None, False)
+
+
+class Solved(NamedTuple):
+    """How a system was solved: the number of products, the norm of b - A x, and whether it is small enough."""
+
+    iterations: int
+    residual: float
+    converged: bool
+
+
+class Inverse(Operator):
+    """``A^-1``: ``A.inverse() @ b`` solves ``A x = b``, for one or more b, one after the other.
+
+    Args:
+        A: a symmetric operator.
+        method: "cg" (conjugate gradients, for a positive definite A) or "minres" (for any symmetric one).
+        tol: a solution has ``|b - A x| <= tol |b|`` (of MINRES with a preconditioner, in its norm).
+        maxiter: products for a solution, at most; 10 N by default.
+        preconditioner: an approximation of the inverse, symmetric positive definite: an operator, or a function of flat vectors.
+
+    ``info`` is a :class:`Solved` for each b of the last product. What has not converged is warned of.
+
+    Raises:
+        ValueError: an unknown method, an operator that is not square, or a tolerance or maximum that makes no sense.
+        numpy.linalg.LinAlgError: conjugate gradients met a direction without positive curvature.
+    """
+
+    def __init__(self, A: Operator, method: str = "cg", *, tol: float = 1e-6, maxiter: int | None = None, preconditioner: Any = None) -> None:
+        super().__init__(A._square("inverse()"))
+        if method not in METHODS:
+            raise ValueError(f"method must be 'cg' (positive definite) or 'minres' (symmetric), got {method!r}")
+        if not 0 <= tol < 1:
+            raise ValueError(f"tol must be a number from 0 to 1, relative to the norm of the right-hand side, got {tol!r}")
+        if maxiter is not None and maxiter < 1:
+            raise ValueError(f"maxiter must be at least 1, got {maxiter}")
+        if preconditioner is not None and not callable(preconditioner) and not isinstance(preconditioner, Operator):
+            raise TypeError(f"preconditioner is {type(preconditioner).__name__}, expected an operator or a function of flat vectors")
+        self.of, self.method, self.tol, self.maxiter = A, method, tol, 10 * A.shape[0] if maxiter is None else maxiter
+        self.precondition: Callable[[Any], Any] | None = preconditioner.__matmul__ if isinstance(preconditioner, Operator) else preconditioner
+        self.info: list[Solved] = []
+
+    def _write(self, vs: list[Any], form: Form) -> Any:
+        self.info = []
+        return super()._write(vs, form)
+
+    def _product(self, vs: list[Any]) -> list[Any]:
+        b = self.range.write(vs, FLAT)
+        if not np.isfinite(b).all():
+            raise FloatingPointError("the right-hand side has nan or inf in it")
+        x, solved = (self._by_cg if self.method == "cg" else self._by_minres)(b)
+        self.info.append(solved)
+        if not solved.converged:
+            norm = float(dot(b, b)) ** 0.5
+            warnings.warn(
+                f"{self.method} has not converged in {solved.iterations} products: |b - A x| is {solved.residual / norm:.2g} |b|, tol is {self.tol:.2g}. "
+                "Raise maxiter or tol, add damping, or give a preconditioner",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        return self.range.read(x)[0]
+
+    def _by_cg(self, b: Any) -> tuple[Any, Solved]:
+        x, enough, k, residual = b * 0, self.tol * float(dot(b, b)) ** 0.5, 0, float(dot(b, b)) ** 0.5
+        for k, step in enumerate(conjugate_gradients(self.of.__matmul__, b, precondition=self.precondition), 1):
+            x, residual = step.x, float(dot(step.residual, step.residual)) ** 0.5
+            if residual <= enough or k == self.maxiter:
+                break
+            if not step.curvature > 0:
+                square = float(dot(step.direction, step.direction))
+                raise np.linalg.LinAlgError(
+                    f"conjugate gradients met a direction p with p'A p / p'p = {step.curvature / square if square else 0:.3g} after {k} products: the matrix is not positive "
+                    "definite. Add damping (A.damped(c)), take a Gauss-Newton operator, or use method='minres'"
+                )
+        return x, Solved(k, residual, residual <= enough)
+
+    def _by_minres(self, b: Any) -> tuple[Any, Solved]:
+        start = float(dot(b, b if self.precondition is None else self.precondition(b)))
+        x, enough, k, residual = b * 0, self.tol * max(start, 0.0) ** 0.5, 0, max(start, 0.0) ** 0.5
+        for k, step in enumerate(minimal_residuals(self.of.__matmul__, b, self.precondition), 1):
+            x, residual = step
+            if residual <= enough or k == self.maxiter:
+                break
+        return x, Solved(k, residual, residual <= enough)
+
+    def __repr__(self) -> str:
+        return f"Inverse by {self.method} of {self.of!r}"
