@@ -17,15 +17,17 @@ import numpy as np
 
 from gpugrad.kernels import softmax as kernels
 from gpugrad.ops import reduce
-from gpugrad.ops.elementwise import exp, where
+from gpugrad.ops.batch import leading, shift
+from gpugrad.ops.elementwise import exp, multiply, where
 from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, shape_of, total_of
 from gpugrad.ops.rules import Sample, constant, general
 from gpugrad.ops.shape import as_array
-from gpugrad.tape import is_inexact
+from gpugrad.tape import Op, Shared, is_inexact
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 Axes = tuple[int, ...]  # not negative, ascending
+_of_many = leading(axis=shift)
 
 # ---------------------------------------------------------------------------------- any axes as the middle one of three
 
@@ -74,6 +76,7 @@ def _reals(x: Any, axis: reduce.Axis) -> tuple[Any, Axes]:
 _dominant = constant(
     "dominant",
     lambda y, *, axis, bound: _along(lambda lines: kernels.dominant(lines, bound), axis, y),
+    batch=_of_many,
     samples=[Sample((3, 4), axis=(1,), bound=0.5), Sample((2, 3, 2), axis=(0, 2), bound=0.5)],
     doc="Where along the axes the first element above the bound is, as a mask.",
 )
@@ -124,6 +127,12 @@ def _softmax_curvature_vjp(needs: Sequence[bool], cotangents: Sequence[Any], _ou
     return [total_of(*of_c), total_of(*of_g), total_of(*of_y)]
 
 
+def _batched_softmax_curvature(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """The cotangent of g does not depend on g: where that alone is batched, it is the same for all examples."""
+    of_g, of_y = _of_many(op, size, batched, args, params)
+    return (of_g if batched[0] or batched[2] else Shared(softmax_slope(args[0], args[2], **params))), of_y
+
+
 def _softmax_curvature_jvp(tangents: Sequence[Any], _out: Any, c: Any, g: Any, y: Any, *, axis: Axes) -> list[Any]:
     t_c, t_g, t_y = tangents
     of_g, of_y = [], []
@@ -157,6 +166,7 @@ _softmax = general(
     lambda x, *, axis: _along(kernels.softmax, axis, x),
     [lambda g, y, _x, *, axis: softmax_slope(g, y, axis=axis)],
     [lambda t, y, _x, *, axis: softmax_slope(t, y, axis=axis)],
+    batch=_of_many,
     samples=_of_x,
 )
 softmax_slope = general(
@@ -164,6 +174,7 @@ softmax_slope = general(
     lambda g, y, *, axis: _along(kernels.softmax_slope, axis, g, y),
     _softmax_slope_vjp,
     [lambda t, _d, _g, y, *, axis: softmax_slope(t, y, axis=axis), lambda t, _d, g, y, *, axis: _turned(t, g, y, axis)],
+    batch=_of_many,
     samples=_samples(1, _SHARES),
     doc="``y (g - sum(y g))``: the Jacobian of softmax, which is symmetric, times g.",
 )
@@ -172,6 +183,7 @@ softmax_curvature = general(
     lambda c, g, y, *, axis: _along(kernels.softmax_curvature, axis, c, g, y),
     _softmax_curvature_vjp,
     _softmax_curvature_jvp,
+    batch=_batched_softmax_curvature,
     samples=_samples(2, _SHARES),
     doc="The cotangents of g and y, from c of ``softmax_slope(g, y)``.",
 )
@@ -223,6 +235,14 @@ def _log_softmax_curvature_vjp(needs: Sequence[bool], cotangents: Sequence[Any],
     return [total_of(*of_c), total_of(*of_g), total_of(*of_y)]
 
 
+def _batched_log_softmax_curvature(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """As that of softmax; and of a g that alone is batched nothing is read but its sum."""
+    if batched[0] or batched[2]:
+        return _of_many(op, size, batched, args, params)
+    (c, g, y), axis = args, params["axis"]
+    return Shared(log_softmax_tangent(c, y, axis=axis)), -_weighted(c, y, axis) * reduce.sum(g, axis=shift(axis, size), keepdims=True)
+
+
 def _log_softmax_curvature_jvp(tangents: Sequence[Any], out: Any, c: Any, g: Any, y: Any, *, axis: Axes) -> list[Any]:
     t_c, t_g, t_y = tangents
     of_g, of_y = [], []
@@ -249,6 +269,7 @@ _log_softmax = general(
     lambda x, *, axis: _along(kernels.log_softmax, axis, x),
     [lambda g, y, _x, *, axis: log_softmax_slope(g, y, axis=axis)],
     [lambda t, y, _x, *, axis: log_softmax_tangent(t, y, axis=axis)],
+    batch=_of_many,
     samples=_of_x,
 )
 log_softmax_slope = general(
@@ -256,6 +277,7 @@ log_softmax_slope = general(
     lambda g, y, *, axis: _along(kernels.log_softmax_slope, axis, g, y),
     _log_softmax_slope_vjp,
     [lambda t, _d, _g, y, *, axis: log_softmax_slope(t, y, axis=axis), _log_softmax_slope_by_y],
+    batch=_of_many,
     samples=_samples(1, _LOGARITHMS),
     doc="``g - exp(y) sum(g)``: the transposed Jacobian of log_softmax, of value y, times g.",
 )
@@ -270,6 +292,7 @@ log_softmax_tangent = general(
         lambda e, _z, _t, y, *, axis: log_softmax_tangent(e, y, axis=axis),
         _log_softmax_tangent_by_y,
     ],
+    batch=_of_many,
     samples=_samples(1, _LOGARITHMS),
     doc="``t - sum(exp(y) t)``: the Jacobian of log_softmax, of value y, times t.",
 )
@@ -278,6 +301,7 @@ log_softmax_curvature = general(
     lambda c, g, y, *, axis: _along(kernels.log_softmax_curvature, axis, c, g, y),
     _log_softmax_curvature_vjp,
     _log_softmax_curvature_jvp,
+    batch=_batched_log_softmax_curvature,
     samples=_samples(2, _LOGARITHMS),
     doc="The cotangents of g and y, from c of ``log_softmax_slope(g, y)``.",
 )
@@ -317,6 +341,11 @@ def _logsumexp_slope_jvp(tangents: Sequence[Any], _d: Any, g: Any, x: Any, *, ax
     return total_of(*parts, None if t_x is None else softmax_slope(t_x * g, s, axis=axis))
 
 
+def _batched_logsumexp_slope(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """The softmax of an x that all examples share is computed once."""
+    return _of_many(op, size, batched, args, params) if batched[1] else multiply(args[0], _softmax(args[1], **params))
+
+
 def _log_of_sum(x: Any, *, axis: Axes, keepdims: bool) -> Any:
     _refuse_complex(x)
     y = kernels.logsumexp(_as_lines(x, axis))
@@ -328,6 +357,7 @@ logsumexp_slope = general(
     _scaled_softmax,
     _logsumexp_slope_vjp,
     _logsumexp_slope_jvp,
+    batch=_batched_logsumexp_slope,
     samples=[Sample((3, 1), (3, 4), axis=(1,)), Sample((1, 3, 1), (2, 3, 2), axis=(0, 2)), Sample((2, 1, 2), (2, 3, 2), axis=(1,)), Sample((), (), axis=())],
     doc="``g softmax(x)``, of g with the axes of length 1.",
 )
@@ -336,6 +366,7 @@ _logsumexp = general(
     _log_of_sum,
     [lambda g, _y, x, *, axis, keepdims: logsumexp_slope(reduce.restored(g, axis, keepdims), x, axis=axis)],
     [lambda t, _y, x, *, axis, keepdims: reduce.sum(t * _softmax(x, axis=axis), axis, keepdims=keepdims)],
+    batch=_of_many,
     samples=[Sample(s, axis=a, keepdims=k) for s, a, k in (((2, 3, 4), (1,), False), ((2, 3, 4), (0, 2), True), ((3,), (0,), False), ((), (), False))],
 )
 
