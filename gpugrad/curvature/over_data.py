@@ -149,8 +149,8 @@ class OverData(Operator):
         """Its gradient, in the nest of the parameters, or (N,)."""
         return self.value_and_gradient(flat=flat)[1]
 
-    def value_and_gradient(self, *, flat: bool = False) -> tuple[Any, Any]:
-        """Both, in one sweep."""
+    def value_and_gradient(self, *, flat: bool = False, keep: bool = False) -> tuple[Any, Any]:
+        """Both, in one sweep; with ``keep`` by passes that are recorded, within the memory, for products to come."""
 
         def both(batch: Batch, kept: Linearization | None) -> list[Any]:
             if kept:
@@ -158,7 +158,7 @@ class OverData(Operator):
             value, gradient = value_and_grad(self._loss(batch), tuple(range(len(self.parameters.active))))(*self.parameters.values)
             return [value, *gradient]
 
-        value, *gradient = self._over_batches(both, keep=False)
+        value, *gradient = self._over_batches(both, keep)
         return value, self.range.write(own_all(gradient), Form("flat" if flat else "nest", None, False))
 
     # ------------------------------------------------------------------ others of the kind

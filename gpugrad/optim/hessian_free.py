@@ -6,16 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gpugrad import tape
 from gpugrad.autograd import no_grad
+from gpugrad.curvature.gauss_newton import GaussNewtonOperator
 from gpugrad.curvature.solve import conjugate_gradients, dot
 from gpugrad.nn.stateless import call_with
 from gpugrad.optim.line_search import armijo
 from gpugrad.optim.vector import VectorOptimizer, is_finite, largest
 from gpugrad.tape import Tensor
-from gpugrad.transforms import grad, linearize, value_and_grad, vjp
 
 TRUST = ((0.25, 3 / 2), (0.75, 2 / 3))  # a reduction ratio below the first raises the damping, one above the second lowers it
 SPACING = 1.3  # of the iterates that are kept to go back to
@@ -24,6 +22,7 @@ SPACING = 1.3  # of the iterates that are kept to go back to
 class Model(NamedTuple):
     """The loss at a point, its gradient g, and products with the Gauss-Newton matrix G: together the quadratic ``loss + g'd + d'G d / 2``."""
 
+    returned: Any
     loss: float
     gradient: Any
     product: Callable[[Any], Any]
@@ -64,7 +63,7 @@ class HessianFree(VectorOptimizer):
     Args:
         params: Tensors of one device. There is one group only.
         lr: the largest length t.
-        damping: where it begins, in units of the loss's second derivatives.
+        damping: where it begins, in units of the loss's second derivatives; 0 stays 0.
         max_iter: moves in a ``step``.
         max_cg: the most products with G in a move.
         warm_start: 0 begins conjugate gradients at 0.
@@ -76,6 +75,7 @@ class HessianFree(VectorOptimizer):
     touched. If the closure raises, parameters and state are what they were before ``step``. Each product and each evaluation waits for the device.
     """
 
+    differentiates = True
     remembers = ("_solution",)
 
     def __init__(
@@ -114,11 +114,11 @@ class HessianFree(VectorOptimizer):
         with self.all_or_nothing(closure, "returns (outputs, loss), the loss as a function of the outputs") as start:
             return self._iterate(closure, start)  # type: ignore[arg-type]
 
-    def _iterate(self, closure: Callable[[], Any], x: Any) -> Tensor | None:
+    def _iterate(self, closure: Callable[[], Any], x: Any) -> Tensor:
         group, first = self.param_groups[0], None
         for _ in range(group["max_iter"]):
             here = self._model(closure)
-            first = here.loss if first is None else first
+            first = Tensor(here.returned) if first is None else first
             if not is_finite(here.loss, here.gradient) or largest(here.gradient) <= group["tolerance_grad"]:
                 break
             self._counts["n_iter"] += 1
@@ -128,29 +128,27 @@ class HessianFree(VectorOptimizer):
             old_x, (x, loss) = x, self._move(closure, x, here, d, loss)
             if abs(loss - here.loss) < group["tolerance_change"] or largest(x - old_x) <= group["tolerance_change"]:
                 break
-        return Tensor(np.asarray(first))
+        return first
 
     # ------------------------------------------------------------------ the quadratic
 
     def _model(self, closure: Callable[[], Any]) -> Model:
         found: dict[str, Any] = {}
 
-        def outputs_of(*arrays: Any) -> Any:
+        def outputs_of(arrays: Any) -> Any:
             outputs, found["loss"] = call_with(self.params, arrays, lambda: self._called(closure))
             return outputs
 
-        arrays = [p.data for p in self.params]
-        outputs, push = linearize(outputs_of, *arrays)
-        _, pull = vjp(outputs_of, *arrays)
-        loss, g = value_and_grad(found["loss"])(outputs)
-        _, curve = linearize(grad(found["loss"]), outputs)
+        loss_of = lambda outputs: found["loss"](outputs)
+        matrix = GaussNewtonOperator(outputs_of, loss_of, [p.data for p in self.params], check_finite=False, check_deterministic=False)
+        loss, g = matrix.value_and_gradient(keep=True)
         self._counts["func_evals"] += 1
 
         def product(v: Any) -> Any:
             self._counts["products"] += 1
-            return self._flat(pull(curve(push(*self._split(v)))))
+            return self._flat(matrix @ self._split(v))
 
-        return Model(float(loss), self._flat(pull(g)), product)
+        return Model(loss, float(loss), self._flat(g), product)
 
     def _called(self, closure: Callable[[], Any]) -> tuple[Any, Callable[[Any], Any]]:
         returned = closure()
@@ -177,7 +175,7 @@ class HessianFree(VectorOptimizer):
         """Iterates of conjugate gradients that are expected to lower the loss, ever farther apart; the last is the solution, as far as it pays to go."""
         for start in [self._solution, None] if self._solution is not None else [None]:
             kept, last, following = [], None, 1
-            for i, last in enumerate(self._iterates(here, start), 1):
+            for i, last in enumerate(self._conjugate_gradients(here, start), 1):
                 if i == following:
                     kept.append(last)
                     following = math.ceil(following * SPACING)
@@ -189,7 +187,7 @@ class HessianFree(VectorOptimizer):
         self._solution = None
         return []
 
-    def _iterates(self, here: Model, start: Any) -> Iterator[Candidate]:
+    def _conjugate_gradients(self, here: Model, start: Any) -> Iterator[Candidate]:
         group, b, changes = self.param_groups[0], -here.gradient, []
         scalar = b.dtype.type
         product = lambda v: here.product(v) + scalar(group["damping"]) * v
@@ -210,7 +208,7 @@ class HessianFree(VectorOptimizer):
         self._adapt(losses[0] - here.loss, solution)
         for candidate in reversed(candidates[:-1]):
             loss = self._loss_at(closure, x + candidate.d)
-            if losses[-1] <= loss < math.inf:
+            if losses[-1] <= loss and losses[-1] < math.inf:
                 break
             losses.append(loss)
         return candidates[-len(losses)].d, losses[-1]

@@ -50,6 +50,8 @@ class NewtonCG(VectorOptimizer):
     If the closure raises, parameters and state are what they were before ``step``. Each product and each evaluation waits for the device.
     """
 
+    differentiates = True
+
     def __init__(
         self,
         params: Iterable[Any],

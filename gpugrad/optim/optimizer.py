@@ -39,6 +39,7 @@ class Optimizer:
     ``weight_decay |p|^2 / 2``, or ``p = p - lr weight_decay p`` outside of all averages (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
     """
 
+    differentiates = False  # whether step(closure) differentiates the loss that the closure returns, which calls no backward then
     clips = False  # whether update takes gradients as they are, and clips by self.clip
     numbers: ClassVar[dict[str, type]] = {"step": int}  # what is remembered of a parameter as one number, in device memory if capturable
 

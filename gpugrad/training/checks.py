@@ -11,8 +11,9 @@ import numpy as np
 
 from gpugrad import nn
 from gpugrad.data import Subset, TensorDataset
-from gpugrad.optim import LBFGS
+from gpugrad.optim import HessianFree
 from gpugrad.optim.norm import as_real, total_norm
+from gpugrad.optim.vector import VectorOptimizer
 from gpugrad.tape import Tensor, is_inexact, plain
 from gpugrad.training.run import Run, TrainingError
 
@@ -56,6 +57,8 @@ def check_parts(model: Any, loss: Any, optimizer: Any, metrics: Any) -> None:
         raise TypeError(f"loss must be a function of (prediction, target), such as nn.CrossEntropyLoss(), got {_described(loss)}")
     if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
         raise TypeError(f"optimizer must be an optimizer, such as optim.Adam(model.parameters()), got {_described(optimizer)}")
+    if isinstance(optimizer, HessianFree):
+        raise TypeError("HessianFree is given the outputs and the loss apart, which this loop cannot do: call optimizer.step(closure) in a loop of your own")
     if not isinstance(metrics, (Mapping, type(None))):
         raise TypeError(f"metrics must be a dict of functions by name, such as {{'accuracy': training.metrics.accuracy}}, got {_described(metrics)}")
     own = {id(p) for p in model.parameters()}
@@ -105,7 +108,7 @@ def needs_argument(step: Callable[..., Any]) -> bool:
 
 def wants_closure(optimizer: Any) -> bool:
     """Whether an optimizer evaluates the loss itself."""
-    return isinstance(optimizer, LBFGS) or needs_argument(optimizer.step)
+    return isinstance(optimizer, VectorOptimizer) or needs_argument(optimizer.step)
 
 
 def wants_metric(schedule: Any) -> bool:

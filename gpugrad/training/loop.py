@@ -132,13 +132,14 @@ def fit(
 def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any, hooks: Callbacks) -> dict[str, float]:
     """One pass over the training batches; returns the means over its examples. The host waits for the device once, at the end."""
     start, closure = time.perf_counter(), wants_closure(run.optimizer)
+    backward = not getattr(run.optimizer, "differentiates", False)
     run.model.train()
     run.meter = meter = Meter(["loss", *run.metrics], len(batches))  # type: ignore[arg-type]
     for group in groups(batches, accumulate):
         examples = sum(rows_of(target) for _, _, target in group)
 
         def gradients(group: Any = group, examples: int = examples) -> Any:
-            """The mean loss over the group, and its gradient in the parameters."""
+            """The mean loss over the group, and its gradient in the parameters, unless the optimizer sees to that."""
             run.optimizer.zero_grad()
             total: Any = None
             for number, inputs, target in group:
@@ -149,9 +150,11 @@ def train_epoch(run: Run, batches: Iterable[Any], accumulate: int, schedule: Any
                 if not (run.step or run.allow_unused):
                     nn.check_parameters_used(run.model, value)
                 share = value if len(group) == 1 else value * (rows_of(target) / examples)
-                (share if run.scaler is None else run.scaler.scale(share)).backward()
+                if backward:
+                    (share if run.scaler is None else run.scaler.scale(share)).backward()
+                    share = share.detach()
                 meter.put(number, rows_of(target), [value, *measured_by(run.metrics, prediction, target)])
-                total = share.detach() if total is None else total + share.detach()
+                total = share if total is None else total + share
             return total
 
         if closure:

@@ -23,7 +23,7 @@ from gpugrad.training.packing import pack
 NOT_REPEATABLE = "examples_per_second"
 OPTIMIZERS = {
     "SGD": {"lr": 0.05, "momentum": 0.9}, "Adam": {"amsgrad": True}, "AdamW": {"lr": 0.01}, "NAdam": {}, "RMSprop": {"momentum": 0.5}, "Adagrad": {},
-    "Adadelta": {"lr": 1.0}, "Lion": {}, "LBFGS": {"lr": 0.1, "max_iter": 3, "history_size": 4},
+    "Adadelta": {"lr": 1.0}, "Lion": {}, "LBFGS": {"lr": 0.1, "max_iter": 3, "history_size": 4}, "NewtonCG": {"max_iter": 2, "max_cg": 5},
 }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class Training:
         self.stopping = training.EarlyStopping(monitor, patience)
 
     def go(self, epochs: int, checkpoint: object = None, callbacks: tuple = (), **options: object) -> training.History:
-        clip = None if type(self.optimizer).__name__ == "LBFGS" else 5.0
+        clip = None if type(self.optimizer).__name__ in ("LBFGS", "NewtonCG") else 5.0
         self.history = training.fit(
             self.model, nn.functional.cross_entropy, self.optimizer, self.train, validation=self.validation, epochs=epochs, schedule=self.schedule,
             metrics={"accuracy": training.metrics.accuracy}, ema=self.ema, max_grad_norm=clip,

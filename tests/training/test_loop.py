@@ -203,6 +203,25 @@ def test_lbfgs_solves_least_squares():
     assert_allclose(np.r_[model.weight.numpy(), model.bias.numpy()[None]], solution, rtol=1e-5)
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_newton_cg_solves_least_squares_in_one_step(accumulate):
+    """It differentiates the loss itself, of one batch or of several together."""
+    x, y = problem(40)
+    model = linear()
+    history = training.fit(
+        model, F.mse_loss, optim.NewtonCG(model.parameters(), forcing=0), batches(x, y, 40 // accumulate + 1), epochs=1, accumulate=accumulate
+    )
+    solution = np.linalg.lstsq(np.c_[x, np.ones(40)], y, rcond=None)[0]
+    assert_allclose(np.r_[model.weight.numpy(), model.bias.numpy()[None]], solution, rtol=1e-9)
+    assert len(history) == 1
+
+
+def test_hessian_free_is_refused():
+    model = linear()
+    with pytest.raises(TypeError, match="HessianFree is given the outputs and the loss apart"):
+        training.fit(model, F.mse_loss, optim.HessianFree(model.parameters()), [problem()], epochs=1)
+
+
 # ------------------------------------------------------------------------------------------------- schedules, averages, mixed precision
 
 
