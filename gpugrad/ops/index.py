@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
@@ -19,10 +19,11 @@ from gpugrad import backend
 from gpugrad.backend import namespace
 from gpugrad.kernels import segments as kernels
 from gpugrad.ops import elementwise as ew
+from gpugrad.ops.batch import Args, aligned, leading, ragged, repeated, same_for_all, shift
 from gpugrad.ops.fit import Shape, add, astype, broadcast_to, dtype_of, full_like, is_half, ones_like, shape_of, zeros_like
 from gpugrad.ops.rules import Sample, constant, general
-from gpugrad.ops.shape import along, as_array, concatenate, moveaxis, ravel, reshape
-from gpugrad.tape import Tensor, plain
+from gpugrad.ops.shape import along, as_array, concatenate, moveaxis, ravel, reshape, transpose
+from gpugrad.tape import Op, Shared, Tensor, is_batched, plain
 
 __all__ = ["argsort", "compress", "delete", "extract", "getitem", "insert", "sort", "take", "take_along_axis"]
 
@@ -52,7 +53,9 @@ def _parse(x: Any, key: Any) -> tuple[list[Any], dict[str, Any]]:
         if type(k) in (int, slice) or not backend.is_array(p):
             parts.append(k)
         else:
-            unique = unique and (p.dtype.kind == "b" or p.size < 2)
+            if p.dtype.kind == "b" and is_batched(k):
+                raise ragged("x[mask]")
+            unique = unique and (p.dtype.kind == "b" or math.prod(shape_of(k)) < 2)
             arrays.append(k)
             parts.append(ARRAY)
     return arrays, {"key": tuple(parts), "source": shape_of(x), "unique": unique}
@@ -72,7 +75,7 @@ def plain_index(key: Any) -> Any:
         return slice(plain_index(key.start), plain_index(key.stop), plain_index(key.step))
     if type(key) is not Tensor:
         return key
-    key = plain(key)
+    key = same_for_all(key, "indices")
     return int(key) if key.ndim == 0 and key.dtype.kind in "iu" else key
 
 
@@ -86,8 +89,7 @@ _FEW = 4096  # elements: up to so many, what NumPy does in one call is quicker t
 def _places(xp: Any, arrays: Sequence[Any], key: tuple[Any, ...], source: Shape) -> tuple[Any, int, Shape]:
     """The places that the key picks, how many places there are, and the shape of an item. Each axis adds its own part, so that the places that are not picked
     need no memory."""
-    index = _filled(key, arrays)
-    ndim = len(source) if any(k is Ellipsis for k in index) else sum(map(_axes_of, index))
+    index, ndim = _filled(key, arrays), _touched(key, arrays, source)
     lead, item = source[:ndim], source[ndim:]
     places, step = xp.broadcast_to(xp.zeros((), np.int64), lead)[index], 1
     for axis in reversed(range(ndim)):
@@ -97,7 +99,13 @@ def _places(xp: Any, arrays: Sequence[Any], key: tuple[Any, ...], source: Shape)
     return places, math.prod(lead), item
 
 
+def _touched(key: tuple[Any, ...], arrays: Sequence[Any], source: Shape) -> int:
+    """How many leading axes the key touches."""
+    return len(source) if any(k is Ellipsis for k in key) else sum(map(_axes_of, _filled(key, arrays)))
+
+
 def _axes_of(k: Any) -> int:
+    k = plain(k)
     if backend.is_array(k) and k.dtype.kind == "b":
         return k.ndim
     return 0 if k is None or isinstance(k, (bool, np.bool_)) else 1
@@ -179,6 +187,142 @@ def _winners(xp: Any, places: Any) -> Any:
     return won.reshape(places.shape)
 
 
+# ---------------------------------------------------------------------------------- many examples (gpugrad.ops.batch)
+# With the examples' axis in front of x, x[key] is x[:, *key]; or, where index arrays depend on the example, x[numbers of the examples, *key].
+
+
+class _Whole(NamedTuple):
+    """How the items of all examples are picked at once: the parameters of an operation, its index arrays, and ``order``, the axes of what they pick in the order in
+    which it is wanted: the examples' axis, then those that one example picks."""
+
+    params: dict[str, Any]
+    arrays: list[Any]
+    order: tuple[int, ...]
+
+    def to_wanted(self, y: Any) -> Any:
+        """What was picked, in the wanted order."""
+        order = self.order[: len(shape_of(y))]  # axes that the key does not touch come last, and may be missing
+        return y if order == tuple(range(len(order))) else transpose(y, order)
+
+    def from_wanted(self, y: Any) -> Any:
+        """The inverse."""
+        return y if self.order == tuple(range(len(self.order))) else transpose(y, np.argsort(self.order).tolist())
+
+
+def _whole(x: Any, of_x: bool, size: int, arrays: Args, batched: Sequence[bool], params: dict[str, Any]) -> _Whole:
+    """See :class:`_Whole`; ``of_x`` says whether what is indexed has the examples' axis. x tells where it lies."""
+    key, source, own = params["key"], params["source"], any(batched)
+    block, before, after, front = _axes_picked(key, arrays, batched, source)
+    rest = before + after
+    at = 0 if front or not own else before  # the examples' axis in the result
+    if own:
+        arrays = [aligned(a, block) if b else a for a, b in zip(arrays, batched, strict=True)]
+    if of_x and own:
+        numbers = namespace(plain(x)).arange(size).reshape(size, *[1] * block)
+        key, arrays, at = (ARRAY, *key), [numbers, *arrays], 0
+    elif of_x:
+        key, at = (_FULL, *key), block if front else 0
+    order = [at, *[i for i in range(1 + block + rest) if i != at]]
+    if of_x and own and not front:  # the arrays' axes came to the front with the numbers
+        order = [0, *range(1 + block, 1 + block + before), *range(1, 1 + block), *range(1 + block + before, 1 + block + rest)]
+    params = {"key": key, "source": (size, *source) if of_x else source, "unique": params.get("unique", False) and of_x}
+    return _Whole(params, list(arrays), tuple(order))
+
+
+def _axes_picked(key: tuple[Any, ...], arrays: Args, batched: Sequence[bool], source: Shape) -> tuple[int, int, int, bool]:
+    """Of what one example picks: how many axes its index arrays make, how many there are before and after those, and whether NumPy moves those to the front, as it
+    does where something stands between them (integers are arrays too, then)."""
+    scalars = [1 for k in key if isinstance(k, (bool, np.bool_))]
+    blocks = scalars + [1 if _is_mask(a) else len(shape_of(a)) - b for a, b in zip(arrays, batched, strict=True)]
+    named = sum([_axes_of(k) for k in _filled(key, arrays) if k is not Ellipsis])
+    made = [len(source) - named if k is Ellipsis else 1 if k is None or type(k) is slice else -1 for k in key]  # axes; -1 for integers and arrays
+    if not any(k is Ellipsis for k in key):
+        made.append(len(source) - named)
+    if not blocks:
+        return 0, sum(n for n in made if n > 0), 0, False
+    places = [i for i, n in enumerate(made) if n < 0]
+    before, rest = sum(made[: places[0]]), sum(n for n in made if n > 0)
+    front = places[-1] - places[0] >= len(places)
+    return max(blocks), 0 if front else before, rest if front else rest - before, front
+
+
+def _is_mask(a: Any) -> bool:
+    return bool(dtype_of(a).kind == "b")
+
+
+def _get_examples(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    x, *arrays = args
+    whole = _whole(x, batched[0], size, arrays, batched[1:], params)
+    return whole.to_wanted(op(x, *whole.arrays, **whole.params))
+
+
+def _scatter_examples(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    g, *arrays = args
+    whole = _whole(g, True, size, arrays, batched[1:], params)
+    return op(whole.from_wanted(g if batched[0] else repeated(g, size)), *whole.arrays, **whole.params)
+
+
+def _set_examples(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    x, v, *arrays = args
+    whole = _whole(x, True, size, arrays, batched[2:], params)
+    if batched[1] or shape_of(v):
+        v = whole.from_wanted(aligned(v if batched[1] else repeated(v, 1), len(whole.order) - 1))
+    return op(x if batched[0] else repeated(x, size), v, *whole.arrays, **whole.params)
+
+
+# ---------------------------------------------------------------------------------- places as operations: they may depend on the example
+
+
+def _number_examples(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    x, *arrays = args
+    count = math.prod(params["source"][: _touched(params["key"], arrays, params["source"])])
+    if not any(batched[1:]):
+        return Shared(op(zeros_like(x, shape=()), *arrays, **params))
+    whole = _whole(x, True, size, arrays, batched[1:], params)
+    places = op(zeros_like(x, shape=()), *whole.arrays, key=whole.params["key"], source=whole.params["source"])
+    return ew.remainder(whole.to_wanted(places), count)
+
+
+def _starts(places: Any, size: int, count: int) -> Any:
+    """Numbers that set the examples' places apart."""
+    starts = namespace(plain(places)).arange(size) * count
+    return starts.reshape(size, *[1] * (len(shape_of(places)) - 1))
+
+
+def _sort_examples(op: Op, size: int, _batched: Any, args: Args, params: dict[str, Any]) -> Any:
+    (places,), shape = args, shape_of(args[0])
+    starts = _starts(places, size, params["count"])
+    order, ordered, last = [reshape(y, shape) for y in op(ravel(add(places, starts)), count=size * params["count"])]
+    return ew.subtract(order, _starts(places, size, shape[1])), ew.subtract(ordered, starts), last
+
+
+_number = constant(
+    "places",
+    lambda x, *arrays, key, source: _places(namespace(x), _usable(namespace(x), arrays, key, source, "at"), key, source)[0],
+    samples=[
+        Sample((), np.array([[0, 2], [2, 2]]), key=(ARRAY,), source=(3, 2)),
+        Sample((), np.array([0, 1, 0]), np.array([1, -1, 1]), key=(_FULL, ARRAY, None, ARRAY), source=(2, 2, 3, 2)),
+        Sample((), np.array([0, 1, 0]), key=(_FULL, ARRAY, 1), source=(2, 2, 3, 2)),
+    ],
+    batch=_number_examples,
+    doc="The places that a key picks, on the device of x.",
+)
+_won = constant(
+    "winners",
+    lambda places, *, count: _winners(namespace(places), places),
+    samples=[Sample(np.array([[0, 2], [2, 1]]), count=3)],
+    batch=lambda op, size, _batched, args, params: op(add(args[0], _starts(args[0], size, params["count"])), count=size * params["count"]),
+    doc="Which of the places (from 0 to count - 1) are the last of their kind.",
+)
+_by_place = constant(
+    "by_place",
+    lambda places, *, count: kernels.by_place(namespace(places), places),
+    samples=[Sample(np.array([0, 2, 2, 1, 0]), count=3)],
+    batch=_sort_examples,
+    doc="See gpugrad.kernels.segments; of places from 0 to count - 1.",
+)
+
+
 # ---------------------------------------------------------------------------------- getitem and scatter_add
 
 
@@ -243,6 +387,7 @@ _getitem = general(
     [lambda g, _y, _x, *arrays, **params: _scatter(g, *arrays, **params)],
     [lambda t, _y, _x, *arrays, **params: _getitem(t, *arrays, **params)],
     samples=[Sample(params["source"], *arrays, **params) for arrays, params in _KEYS],
+    batch=_get_examples,
     doc="``x[key]``.",
 )
 _scatter = general(
@@ -251,6 +396,7 @@ _scatter = general(
     [lambda g, _y, _x, *arrays, **params: _getitem(g, *arrays, **params)],
     [lambda t, _y, _x, *arrays, **params: _scatter(t, *arrays, **params)],
     samples=[Sample(shape, *arrays, **params) for shape, (arrays, params) in zip(_PICKED, _KEYS, strict=True)],
+    batch=_scatter_examples,
     doc="Zeros of shape ``source`` with the argument added at ``[key]``, as often as the key names an element.",
 )
 
@@ -281,7 +427,7 @@ def _index_set(x: Any, v: Any, *arrays: Any, key: tuple[Any, ...], source: Shape
     width = math.prod(item)
     y = xp.empty((count + 1, width), x.dtype)
     y[:count] = x.reshape(count, width)
-    y[xp.where(_winners(xp, places), places, count).ravel()] = v.reshape(places.size, width) if v.ndim else v
+    y[xp.where(_winners(xp, places), places, count).ravel()] = xp.broadcast_to(v, places.shape + item).reshape(places.size, width)
     return y[:count].reshape(source)
 
 
@@ -290,10 +436,10 @@ def _pull_set_value(g: Any, _y: Any, _x: Any, _v: Any, *arrays: Any, key: tuple[
     picked = _getitem(g, *arrays, key=key, source=source, unique=unique)
     if unique:
         return picked
-    xp = namespace(plain(g))
-    places, _, item = _places(xp, _usable(xp, [plain(a) for a in arrays], key, source, "index_set"), key, source)
-    won = _winners(xp, places).reshape(places.shape + (1,) * len(item))
-    return ew.where(won, picked, zeros_like(picked, shape=()))
+    places = _number(zeros_like(g, shape=()), *arrays, key=key, source=source)
+    won = _won(places, count=math.prod(source[: _touched(key, arrays, source)]))
+    shape = shape_of(places)
+    return ew.where(reshape(won, shape + (1,) * (len(shape_of(picked)) - len(shape))), picked, zeros_like(picked, shape=()))
 
 
 _set = general(
@@ -305,6 +451,7 @@ _set = general(
         lambda t, _y, x, _v, *arrays, **params: _set(zeros_like(x), t, *arrays, **params),
     ],
     samples=[Sample(params["source"], shape, *arrays, **params) for shape, (arrays, params) in zip(_PICKED, _KEYS, strict=True)],
+    batch=_set_examples,
     doc="A copy with other values at ``[key]``; of several for one element the last stays.",
 )
 
@@ -354,25 +501,24 @@ class Elements:
         v = self._fitted(v)
         if self.params["unique"]:
             return _set(self.x, ew.multiply(self.get(), v), *self.arrays, **self.params)
-        xp, source = namespace(plain(self.x)), self.params["source"]
-        places, count, item = _places(xp, self._usable(), self.params["key"], source)
-        order, places, last = kernels.by_place(xp, places.ravel())
-        shape = (places.size, math.prod(item))
+        key, source = self.params["key"], self.params["source"]
+        touched = _touched(key, self.arrays, source)
+        count, item = math.prod(source[:touched]), source[touched:]
+        places = ravel(_number(zeros_like(self.x, shape=()), *self.arrays, key=key, source=source))
+        order, places, last = _by_place(places, count=count)
+        shape = (math.prod(shape_of(places)), math.prod(item))
         factors = _getitem(reshape(v, shape), order, key=(ARRAY,), source=shape, unique=True)
-        for earlier, same in kernels.doublings(xp, places):
+        for earlier, same in kernels.doublings(namespace(plain(self.x)), places):
             factors = ew.multiply(factors, ew.where(same, getitem(factors, earlier), ones_like(factors, shape=())))
         ones = ones_like(self.x, shape=(count + 1, shape[1]))  # with a row for what is not the last of its place, as in the reference of segment_sum
-        total = _set(ones, factors, xp.where(last, places, count), key=(ARRAY,), source=shape_of(ones), unique=True)
+        total = _set(ones, factors, ew.where(last, places, count), key=(ARRAY,), source=shape_of(ones), unique=True)
         return ew.multiply(self.x, reshape(total[:count], source))
-
-    def _usable(self) -> tuple[Any, ...]:
-        return _usable(namespace(plain(self.x)), [plain(a) for a in self.arrays], self.params["key"], self.params["source"], "at")
 
     def _fitted(self, v: Any) -> Any:
         v = _cast_for(self.x, v)
-        xp = namespace(plain(self.x))
-        index = _filled(self.params["key"], self._usable())
-        target = np.shape(xp.broadcast_to(xp.zeros((), bool), self.params["source"])[index])
+        xp, key, source = namespace(plain(self.x)), self.params["key"], self.params["source"]
+        arrays = [xp.zeros(shape_of(a), np.intp) if is_batched(a) else plain(a) for a in self.arrays]  # of those only the shape is known here
+        target = np.shape(xp.broadcast_to(xp.zeros((), bool), source)[_filled(key, _usable(xp, arrays, key, source, "at"))])
         shape = shape_of(v)
         extra = max(0, len(shape) - len(target))
         if set(shape[:extra]) - {1} or any(n not in (1, m) for n, m in zip(shape[::-1], target[::-1])):
@@ -449,13 +595,16 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None, *, unique: bool) ->
     return _getitem(x, *grid, key=(ARRAY,) * ndim, source=shape_of(x), unique=unique)
 
 
-_argsort = constant("argsort", lambda x, *, axis: namespace(x).argsort(x, axis=axis, kind="stable"), samples=[Sample((3, 4), axis=-1)])
+_argsort = constant(
+    "argsort", lambda x, *, axis: namespace(x).argsort(x, axis=axis, kind="stable"), samples=[Sample((3, 4), axis=-1)], batch=leading(axis=shift)
+)
 
 
 def argsort(x: Any, axis: int | None = -1, kind: str | None = None, *, stable: bool | None = None) -> Any:
     """The indices that sort ``x`` along ``axis``, flattened if that is None; nan last; always stable, whatever ``kind`` and ``stable`` are.
     The result is untracked. See :func:`numpy.argsort`."""
-    x, axis = (ravel(x), 0) if axis is None else (as_array(x), axis)
+    x = as_array(x)
+    x, axis = (ravel(x), 0) if axis is None or not shape_of(x) else (x, axis)
     return _argsort(x, axis=axis)
 
 
@@ -508,7 +657,7 @@ def insert(x: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     ndim = len(shape_of(x))
     axis = normalize_axis_index(axis, ndim)
     length = shape_of(x)[axis]
-    places = np.asarray(range(length)[obj] if isinstance(obj, slice) else backend.to_device(plain(as_array(obj)), "cpu"))
+    places = np.asarray(range(length)[obj] if isinstance(obj, slice) else backend.to_device(same_for_all(as_array(obj), "places to insert at"), "cpu"))
     places = np.flatnonzero(places) if places.dtype.kind == "b" else places.astype(np.intp)
     values = _cast_for(x, values)
     values = reshape(values, (1,) * (ndim - len(shape_of(values))) + shape_of(values))
