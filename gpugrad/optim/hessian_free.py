@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from gpugrad import tape
+from gpugrad import tape, tree
 from gpugrad.autograd import no_grad
 from gpugrad.curvature.gauss_newton import GaussNewtonOperator
 from gpugrad.curvature.solve import conjugate_gradients, dot
@@ -115,7 +115,8 @@ class HessianFree(VectorOptimizer):
             return self._iterate(closure, start)  # type: ignore[arg-type]
 
     def _iterate(self, closure: Callable[[], Any], x: Any) -> Tensor:
-        group, first = self.param_groups[0], None
+        group = self.param_groups[0]
+        first: Any = None
         for _ in range(group["max_iter"]):
             here = self._model(closure)
             first = Tensor(here.returned) if first is None else first
@@ -139,7 +140,7 @@ class HessianFree(VectorOptimizer):
             outputs, found["loss"] = call_with(self.params, arrays, lambda: self._called(closure))
             return outputs
 
-        loss_of = lambda outputs: found["loss"](outputs)
+        loss_of = lambda outputs: found["loss"](tree.map_leaves(tape.box, outputs))  # Tensors, whether tracked or not
         matrix = GaussNewtonOperator(outputs_of, loss_of, [p.data for p in self.params], check_finite=False, check_deterministic=False)
         loss, g = matrix.value_and_gradient(keep=True)
         self._counts["func_evals"] += 1
