@@ -15,10 +15,10 @@ from numpy import ndarray
 
 from gpugrad import tree
 from gpugrad.backend import is_array
-from gpugrad.ops.batch import example_by_example, in_turn, one_by_one
 from gpugrad.ops.elementwise import conj
-from gpugrad.ops.fit import dtype_of, zeros_like
-from gpugrad.tape import Op, Tensor, box, is_inexact, is_tracked, plain
+from gpugrad.ops.examples import each, one_by_one
+from gpugrad.ops.fit import dtype_of, shape_of, zeros_like
+from gpugrad.tape import Op, Shared, Tensor, box, is_inexact, is_tracked, plain
 
 
 def primitive(f: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
@@ -69,8 +69,22 @@ def defbatch(op: Any, rule: Callable[..., Any]) -> None:
 
     ``rule(size, batched, *args, **params)`` gives the output with an axis of length ``size`` in front, along which the examples lie; those of ``args`` that are
     ``batched`` have it too. Rules written with gpugrad functions (``op`` itself is one) can be differentiated.
+
+    Raises:
+        ValueError: at the call, of an output whose first axis has not that length.
     """
-    _op(op).batch = lambda _op, size, batched, args, params: rule(size, tuple(batched), *args, **params)
+    op = _op(op)
+
+    def batch(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
+        y = rule(size, tuple(batched), *args, **params)
+        for o in y if isinstance(y, (tuple, list)) else (y,):
+            if type(o) is not Shared and shape_of(o)[:1] != (size,):
+                raise ValueError(
+                    f"the batching rule of {op.name} returned an array of shape {shape_of(o)}, expected an axis of length {size} in front, for the examples"
+                )
+        return y
+
+    op.batch = batch
 
 
 def _fresh(rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,6 +147,9 @@ class Function:
 
     ``backward`` returns a gradient (or None) per argument of ``forward``. Where it is written with gpugrad functions it can be
     differentiated again, and forward mode is derived from it (gradients of complex numbers are PyTorch's); a static method ``jvp(ctx, *tangents)`` takes its place where stated.
+
+    Inside :func:`gpugrad.vmap` its methods run for one example after the other, so they may leave gpugrad there too. What shall be computed for all examples
+    at once is a :func:`gpugrad.primitive` with :func:`gpugrad.defbatch`.
     """
 
     @staticmethod
@@ -148,10 +165,14 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run ``forward`` and record ``backward``."""
+        return each(cls._apply, *args)
+
+    @classmethod
+    def _apply(cls, *args: Any) -> Any:
         call = _Call(cls, args)
         vjp = one_by_one(call.pull) if cls.backward is not Function.backward else None
         jvp = one_by_one(call.push) if hasattr(cls, "jvp") else None
-        out = Op(cls.__name__, call.run, vjp, jvp, batch=call.in_turn)(*args)
+        out = Op(cls.__name__, call.run, vjp, jvp)(*args)
         if not call.constants:
             return out
         outputs = out if isinstance(out, tuple) else (out,)
@@ -169,7 +190,6 @@ class _Call:
         self.ctx.needs_input_grad = tuple(map(is_tracked, args))
         self.saved: dict[str, Any] = {}
         self.constants: set[int] = set()
-        self.examples = False  # whether forward ran for each of many, with a ctx each, which are gone
 
     def run(self, *vals: Any) -> Any:
         inputs = [Tensor(v) if boxed else v for v, boxed in zip(vals, self.boxes, strict=True)]
@@ -182,15 +202,6 @@ class _Call:
         self.ctx = Context()  # lets go of the inputs
         return tuple(map(plain, outputs)) if isinstance(out, tuple) else plain(out)
 
-    def in_turn(self, op: Op, size: int, batched: Sequence[bool], vals: Sequence[Any], params: dict[str, Any]) -> Any:
-        """An application for each example, for each has a ctx of its own."""
-        self.examples = True
-        return in_turn(op, size, batched, vals, params, call=self.again)
-
-    def again(self, *vals: Any) -> Any:
-        """Another application of the Function."""
-        return self.cls.apply(*[Tensor(v) if boxed and type(v) is not Tensor else v for v, boxed in zip(vals, self.boxes, strict=True)])
-
     def context(self, y: Any, vals: Sequence[Any], cotangents: Sequence[Any] = ()) -> Context:
         """The ctx as ``backward`` is to see it: inputs and outputs are the tape's, tracked where another derivative is wanted."""
         groups = vals, y if isinstance(y, tuple) else (y,)
@@ -201,8 +212,6 @@ class _Call:
         return ctx
 
     def pull(self, needs: Sequence[bool], g: Any, y: Any, *vals: Any) -> list[Any]:
-        if self.examples:
-            return example_by_example(self.cls.__name__, self.again).vjp(needs, g, y, *vals)
         ctx = self.context(y, vals, g if isinstance(y, tuple) else [g])
         ctx.needs_input_grad = tuple(needs)
         gs = list(g) if isinstance(y, tuple) else [g]
@@ -215,8 +224,6 @@ class _Call:
         return [None if d is None or not need else _as_in_pytorch(_unboxed(d, copy=True)) for d, need in zip(grads, needs, strict=True)]
 
     def push(self, tangents: Sequence[Any], y: Any, *vals: Any) -> Any:
-        if self.examples:
-            return example_by_example(self.cls.__name__, self.again).push(tangents, y, vals, {})
         out = self.cls.jvp(self.context(y, vals), *[None if t is None else _boxed(t) for t in tangents])  # type: ignore[attr-defined]
         return [_unboxed(t) for t in out] if isinstance(y, tuple) else _unboxed(out)
 
@@ -272,7 +279,10 @@ def _end(name: str, message: str) -> Op:
     def refuse(*_: Any, **__: Any) -> Any:
         raise RuntimeError(message)
 
-    return Op(name, lambda x, *tracked: x, refuse, refuse)
+    def batch(op: Op, _size: int, batched: Sequence[bool], args: Sequence[Any], _params: Any) -> Any:
+        return op(*args) if batched[0] else Shared(op(*args))
+
+    return Op(name, lambda x, *tracked: x, refuse, refuse, batch=batch)
 
 
 _once = _end("once differentiable", "trying to differentiate twice a function that was marked with @once_differentiable")

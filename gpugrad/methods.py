@@ -13,7 +13,7 @@ import numpy as np
 
 from gpugrad import backend, tape
 from gpugrad.ops import elementwise as ew
-from gpugrad.ops import fit, index, linalg, reduce, softmax
+from gpugrad.ops import fit, index, keys, linalg, reduce, selection, softmax
 from gpugrad.ops import shape as shape_ops
 from gpugrad.ops.batch import spread
 from gpugrad.ops.fit import add, astype
@@ -84,7 +84,7 @@ class Methods:
     @property
     def device(self) -> str:
         """``"cpu"`` or ``"cuda:N"``."""
-        return backend.device_of(self.data)
+        return backend.device_of(plain(self))
 
     @property
     def T(self) -> Tensor:  # noqa: N802
@@ -122,11 +122,13 @@ class Methods:
         return iter(shape_ops.unstack(self))
 
     def __repr__(self) -> str:
-        body = np.array2string(backend.to_device(self.data, "cpu"), separator=", ", prefix="tensor(", threshold=200)
+        body = np.array2string(backend.to_device(plain(self), "cpu"), separator=", ", prefix="tensor(", threshold=200)
         notes = [] if self.dtype in (np.float64, np.int64, np.bool_) else [f"dtype={self.dtype}"]
         if self.device != "cpu":
             notes.append(f"device={self.device!r}")
-        if self.node is not None:
+        if type(self.node) is Batch:
+            notes.append(f"each of {self.node.size} examples")
+        elif self.node is not None:
             call = self.node.parents[0] if isinstance(self.node, tape.Pick) else self.node
             notes.append("requires_grad=True" if self.is_leaf else f"grad of {call.op.name}" if isinstance(call, tape.Reverse) else "tracked")
         return f"tensor({', '.join([body, *notes])})"
@@ -139,10 +141,17 @@ class Methods:
     @property
     def data(self) -> Any:
         """The plain NumPy or CuPy array at the bottom, shared with this Tensor. Set it to replace the array of a leaf."""
-        return plain(self)
+        x: Any = self
+        while type(x) is Tensor:
+            if type(x.node) is Batch:
+                _refuse_batched(self, "t.data")
+            x = x.value
+        return x
 
     @data.setter
     def data(self, array: Any) -> None:
+        _refuse_batched(self, "t.data = x")
+        _refuse_batched(array, "t.data = x")
         array = backend.asarray(plain(array))
         if not self.is_leaf or type(self.value) is Tensor:
             raise RuntimeError("the data of a Tensor that an operation made, or that a transform tracks, cannot be replaced: derivatives would not see it")
@@ -345,7 +354,7 @@ class Methods:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _refuse_in_place(self, "t[i] = v", value)
-        self.data[index.plain_index(key)] = plain(value)
+        self.data[keys.plain_index(key)] = plain(value)
         tape.mark_mutated(self.data)
 
     def zero_(self) -> Tensor:
@@ -397,7 +406,7 @@ class Methods:
     ravel = flatten = shape_ops.ravel
     squeeze, unsqueeze, swapaxes, diagonal = shape_ops.squeeze, shape_ops.expand_dims, shape_ops.swapaxes, shape_ops.diagonal
     flip, roll, repeat, split = shape_ops.flip, shape_ops.roll, shape_ops.repeat, shape_ops.split
-    take, sort, argsort = index.take, index.sort, _method(index.argsort)
+    take, sort, argsort = selection.take, selection.sort, _method(selection.argsort)
 
     def __divmod__(self, other: Any) -> tuple[Any, Any]:
         return self // other, self % other
@@ -506,7 +515,9 @@ def _refuse_tracked(t: Any, what: str, remedy: str) -> None:
 def _refuse_in_place(t: Any, what: str, value: Any) -> None:
     inner = t
     if tape.is_batched(t) or tape.is_batched(value):
-        raise RuntimeError(f"{what} inside gg.vmap: a Tensor that stands for many examples cannot be changed in place. Write t.at[i].set(v) or gg.where(mask, v, t).")
+        raise RuntimeError(
+            f"{what} inside gg.vmap: a Tensor that stands for many examples cannot be changed in place. Write t.at[i].set(v) or gg.where(mask, v, t)."
+        )
     while type(inner) is Tensor:
         if inner.node is not None and inner.node.level > tape.state.floor:
             raise RuntimeError(

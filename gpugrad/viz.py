@@ -19,7 +19,7 @@ import numpy as np
 
 from gpugrad import backend
 from gpugrad.ops.fit import ones_like, zeros_like
-from gpugrad.tape import FORWARD, Leaf, Pick, Reverse, Tensor, plain, pull_back
+from gpugrad.tape import BATCH, FORWARD, Leaf, Pick, Reverse, Tensor, plain, pull_back
 from gpugrad.transforms import own_all
 
 WIDTHS = (12, 34, 14, 18, 14)  # of the table's columns at most, so that a line fits 100 characters
@@ -124,7 +124,7 @@ def graph(output: Tensor, /, **names: Tensor) -> Graph:
     """
     if type(output) is not Tensor:
         raise TypeError(f"expected a Tensor, got {type(output).__name__}: a plain array has no graph. Make the inputs with gg.tensor(x, requires_grad=True)")
-    if output.node is None or output.node.mode is FORWARD:
+    if output.node is None or output.node.mode in (FORWARD, BATCH):
         raise RuntimeError("expected a Tensor with a graph of reverse mode, got one that does not require grad: make the inputs with requires_grad=True")
     return Graph(output, names)
 

@@ -13,14 +13,13 @@ A public function that is composed of operations has nothing to say: each of the
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from gpugrad import tape, tree
-from gpugrad.tape import Batch, Op, Rule
+from gpugrad import tape
+from gpugrad.tape import Batch, Op, Rule, Shared, Tensor, node_at, unbox
 
 Args = Sequence[Any]
 Change = Callable[[Any, int], Any]
@@ -73,6 +72,18 @@ def leading(**changes: Change) -> Rule:
     return rule
 
 
+def by_operations(meaning: Callable[..., Sequence[Any]]) -> Rule:
+    """Of an operation with several outputs that computes what ``meaning`` puts together from others: each of those is batched by itself."""
+
+    def rule(_op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> list[Any]:
+        with tape.new_level() as level:
+            example = Batch(level, size)
+            ys = meaning(*[Tensor(v, example) if many else v for many, v in zip(batched, args, strict=True)], **params)
+        return [unbox(y, level) if node_at(level, y) is not None else Shared(unbox(y, level)) for y in ys]
+
+    return rule
+
+
 def shift(axis: Any, _size: int) -> Any:
     """An axis or a tuple of axes, one further back where they count from the front."""
     return tuple([i + (i >= 0) for i in axis]) if isinstance(axis, tuple) else axis + (axis >= 0)
@@ -104,92 +115,18 @@ def ragged(what: str) -> tape.BatchedError:
     )
 
 
-def in_turn(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any], *, call: Callable[..., Any] | None = None) -> Any:
-    """Example by example (by ``call``, if it is not ``op`` itself), joined: for operations of which nothing more is known."""
+def in_turn(op: Op, size: int, batched: Sequence[bool], args: Args, params: dict[str, Any]) -> Any:
+    """Example by example, joined: for operations of which nothing more is known."""
     from gpugrad.ops.shape import stack
 
     if not size:
         raise ValueError(
             f"{op.name} inside gg.vmap over no examples: it has no batching rule, so nothing says of what shape its result is. Give it one with gg.defbatch."
         )
-    ys = [(call or op)(*[v[i] if b else v for v, b in zip(args, batched, strict=True)], **params) for i in range(size)]
+    ys = [op(*[v[i] if b else v for v, b in zip(args, batched, strict=True)], **params) for i in range(size)]
     if isinstance(ys[0], tuple):
         return tuple(stack(parts) for parts in zip(*ys, strict=True))
     return stack(ys)
-
-
-def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's rule, which may leave gpugrad for NumPy or a kernel of its own: where it asks for the value of a batched Tensor it is called for each example."""
-
-    @functools.wraps(f)
-    def rule(*args: Any, **params: Any) -> Any:
-        try:
-            return f(*args, **params)
-        except tape.BatchedError:
-            return each(f, *args, **params)
-
-    return rule
-
-
-def each(f: Callable[..., Any], *args: Any, **params: Any) -> Any:
-    """``f`` of each example of the batch that is on top of ``args`` (nests), joined.
-
-    Raises:
-        gpugrad.tape.BatchedError: what is on top is no batch.
-    """
-    leaves, structure = tree.flatten(args)
-    example = max((x.node for x in leaves if tape.is_tracked(x)), key=lambda node: node.level, default=None)
-    if type(example) is not Batch:
-        raise tape.BatchedError("a rule that leaves gpugrad, inside gg.vmap and a derivative of higher order: write it with gpugrad functions")
-    rows = [[x.value[i] if tape.node_at(example.level, x) else x for x in leaves] for i in range(example.size)]
-    results = [tree.flatten(f(*tree.unflatten(structure, row), **params)) for row in rows]
-    return tree.unflatten(results[0][1], _joined([ys for ys, _ in results], example))
-
-
-def _joined(rows: list[list[Any]], example: Batch) -> list[Any]:
-    from gpugrad.ops.shape import stack
-
-    return [tape.in_batch(stack(parts), example) for parts in zip(*rows, strict=True)]
-
-
-def example_by_example(name: str, f: Callable[..., Any]) -> Op:
-    """``f``, of arrays and Tensors, as an operation that runs for each example inside vmap, and so do its derivatives of any order."""
-
-    def value(*vals: Any) -> Any:
-        y = f(*vals)
-        return tuple(map(tape.plain, y)) if isinstance(y, tuple) else tape.plain(y)
-
-    def of_chosen(chosen: Sequence[int], vals: Sequence[Any]) -> Callable[..., Any]:
-        return lambda *xs: f(*[dict(zip(chosen, xs)).get(i, v) for i, v in enumerate(vals)])
-
-    def vjp(needs: Sequence[bool], g: Any, y: Any, *vals: Any) -> list[Any]:
-        from gpugrad import transforms
-
-        chosen = [i for i, need in enumerate(needs) if need]
-        gs = [tape.zeros_like(o) if h is None else h for h, o in zip(g, y, strict=True)] if isinstance(y, tuple) else [g]
-
-        def pulled(*args: Any) -> tuple[Any, ...]:
-            gs, vals = args[:count], args[count:]
-            return transforms.vjp(of_chosen(chosen, vals), *[vals[i] for i in chosen])[1](gs if isinstance(y, tuple) else gs[0])
-
-        count = len(gs)
-        found = dict(zip(chosen, example_by_example(f"the pullback of {name}", pulled)(*gs, *vals), strict=True))
-        return [found.get(i) for i in range(len(vals))]
-
-    def jvp(tangents: Sequence[Any], y: Any, *vals: Any) -> Any:
-        from gpugrad import transforms
-
-        chosen = [i for i, t in enumerate(tangents) if t is not None]
-
-        def pushed(*args: Any) -> Any:
-            ts, vals = args[:count], args[count:]
-            return transforms.jvp(of_chosen(chosen, vals), tuple(vals[i] for i in chosen), tuple(ts))[1]
-
-        count = len(chosen)
-        t = example_by_example(f"the push of {name}", pushed)(*[tangents[i] for i in chosen], *vals)
-        return list(t) if isinstance(t, tuple) else t
-
-    return Op(name, value, vjp, jvp, batch=functools.partial(in_turn, call=f))
 
 
 tape.install(batch_in_turn=in_turn)
