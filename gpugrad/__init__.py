@@ -60,6 +60,7 @@ from gpugrad.ops.fit import *  # noqa: F403
 from gpugrad.ops.index import *  # noqa: F403
 from gpugrad.ops.linalg import *  # noqa: F403
 from gpugrad.ops.reduce import *  # noqa: F403
+from gpugrad.ops.selection import *  # noqa: F403
 from gpugrad.ops.shape import *  # noqa: F403
 from gpugrad.ops.softmax import *  # noqa: F403
 from gpugrad.products import block_hvp, hvp, value_grad_hvp, vhp  # noqa: F401

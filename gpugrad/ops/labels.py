@@ -10,7 +10,7 @@ from gpugrad.backend import namespace
 from gpugrad.kernels.cross_entropy import check
 from gpugrad.ops.elementwise import equal, greater_equal, less, not_equal, where
 from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of
-from gpugrad.ops.index import take, take_along_axis
+from gpugrad.ops.selection import take, take_along_axis
 from gpugrad.ops.shape import as_array, expand_dims, moveaxis, reshape
 from gpugrad.tape import Batch, Tensor, constant, is_inexact, plain
 

@@ -7,7 +7,7 @@ import pytest
 from derivatives import check, complex_adjoint
 
 import gpugrad as gg
-from gpugrad.ops import index
+from gpugrad.ops import index, keys
 from gpugrad.ops.index import At
 
 RNG = np.random.default_rng(0)
@@ -119,8 +119,8 @@ def test_random_keys():
 
 def check_gpu_path(x, key):
     """The same rows and places that the transpose sums on a GPU, here in NumPy arrays."""
-    arrays, params = index._parse(x, key)
-    places, count, item = index._places(np, arrays, params["key"], params["source"])
+    arrays, params = keys.parse(x, key)
+    places, count, item = keys.places_of(np, arrays, params["key"], params["source"])
     g = RNG.normal(size=np.shape(x[key]))
     y = index.kernels._segment_sum(g.reshape(places.size, int(np.prod(item))), places.ravel(), count=count).reshape(x.shape)
     expected = np.zeros_like(x)
@@ -132,12 +132,13 @@ def check_gpu_path(x, key):
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
 def test_scatter_add_as_on_a_gpu(key, dtype, monkeypatch):
     """With another namespace than NumPy itself the same operation takes the way of the segment sums."""
-    monkeypatch.setattr(index, "namespace", lambda _: types.SimpleNamespace(**vars(np)))
+    for module in (index, keys):
+        monkeypatch.setattr(module, "namespace", lambda _: types.SimpleNamespace(**vars(np)))
     x = np.zeros((3, 4, 5), dtype)
     g = RNG.normal(size=np.shape(x[key])).astype(dtype)
     expected = x.astype(float)
     np.add.at(expected, key, g)
-    arrays, params = index._parse(x, key)
+    arrays, params = keys.parse(x, key)
     y = index._scatter_add(g, *arrays, **params)
     assert y.dtype == dtype and y.shape == x.shape
     np.testing.assert_allclose(y, expected, rtol=1e-3 if dtype is np.float16 else 1e-13, atol=1e-13)
@@ -477,6 +478,6 @@ def test_large_sums_have_derivatives_of_any_order():
 def test_a_large_table_of_which_few_elements_are_named_needs_no_numbering():
     """Only what is picked is numbered, however large the array is (a view of one element here)."""
     x = np.broadcast_to(np.float32(1), (10**5, 10**5))
-    places, count, item = index._places(np, [np.array([7, 10**5 - 1])], (slice(2, 9, 3), index.ARRAY), x.shape)
+    places, count, item = keys.places_of(np, [np.array([7, 10**5 - 1])], (slice(2, 9, 3), keys.ARRAY), x.shape)
     np.testing.assert_array_equal(places, [[200007, 299999], [500007, 599999], [800007, 899999]])
     assert count == 10**10 and item == ()
