@@ -1,13 +1,7 @@
-"""Normalisation: y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over some axes, and without the mean.
-
-Three operations, each one kernel (:mod:`gpugrad.kernels.normalise`): forward, backward, and the backward of the backward. A Hessian is symmetric and the third is
-linear in the cotangents that it is given, so it is also what forward mode pushes: through the first operation as its derivative by g, through the second as those by x and weight.
-Its own derivatives are those of the formula, in plain operations.
-"""
+"""Layers of normalisation: y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over some axes, and without the mean (:mod:`gpugrad.ops.standardize`)."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,188 +9,14 @@ from typing import Any
 import numpy as np
 
 from gpugrad import tape
-from gpugrad.kernels import normalise as kernels
+from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import sqrt
-from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of, total_of, zeros_like
-from gpugrad.ops.rules import Sample, general
-from gpugrad.ops.shape import as_array, reshape
-from gpugrad.tape import Leaf, Tensor, is_inexact, mark_mutated, new_level, node_at, plain, pull_back, reduce_to
+from gpugrad.ops.fit import astype, dtype_of, is_half, shape_of
+from gpugrad.ops.shape import as_array
+from gpugrad.ops.standardize import standardize
+from gpugrad.tape import BatchedError, constant, is_batched, mark_mutated, plain
 
 __all__ = ["batch_norm", "layer_norm", "rms_norm"]
-
-# ---------------------------------------------------------------------------------- how arrays lie
-
-
-def _cube(x: Any, trailing: int) -> Any:
-    """x as (outer, channels, inner): (1, rows, columns) where so many trailing axes are normalised, else (N, C, ...) with its channels."""
-    shape = x.shape
-    lead = len(shape) - trailing
-    cube = (1, math.prod(shape[:lead]), math.prod(shape[lead:])) if trailing else (*shape[:2], math.prod(shape[2:]))
-    return x if shape == cube else reshape(x, cube) if type(x) is Tensor else x.reshape(cube)
-
-
-def _flat(a: Any) -> Any:
-    """A weight as a vector."""
-    return a if a is None or len(a.shape) == 1 else reshape(a, (math.prod(a.shape),)) if type(a) is Tensor else a.reshape(-1)
-
-
-def _ready(trailing: int, vectors: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Weights as vectors and arrays as cubes, all of one dtype: in second derivatives 16-bit floats and float32 meet."""
-    dtypes = {a.dtype for a in (*vectors, *arrays) if a is not None}
-    if len(dtypes) > 1:
-        dtype = functools.reduce(np.promote_types, dtypes)
-        vectors, arrays = ([a if a is None or a.dtype == dtype else a.astype(dtype) for a in group] for group in (vectors, arrays))
-    return [_flat(a) for a in vectors], [a if a is None else _cube(a, trailing) for a in arrays]
-
-
-def _along(trailing: int) -> int:
-    return 2 if trailing else 1
-
-
-def _stats(x: Any, kept: Any, trailing: int, eps: float, centred: bool) -> Any:
-    """The moments that the forward pass left in ``kept``."""
-    return kept[0] if kept else kernels.standardize(_cube(x, trailing), along=_along(trailing), eps=eps, centred=centred)[1]
-
-
-def _shaped(found: Sequence[Any], like: Sequence[Any]) -> tuple[Any, ...]:
-    """Those that there are, in their shapes."""
-    return tuple([a if a.shape == shape else a.reshape(shape) for a, shape in zip(found, like, strict=True) if a is not None])
-
-
-def _vector_shape(x: Any, trailing: int) -> tuple[int, ...]:
-    """Of a weight."""
-    return shape_of(x)[-trailing:] if trailing else shape_of(x)[1:2]
-
-
-def _placed(needs: Sequence[bool], found: Sequence[Any]) -> list[Any]:
-    """With None in the places of those that are not needed."""
-    rest = iter(found)
-    return [next(rest) if need else None for need in needs]
-
-
-# ---------------------------------------------------------------------------------- the backward of the backward
-
-
-def _twice_value(x: Any, weight: Any, g: Any, c: Any, c_w: Any, c_b: Any, *, trailing: int, eps: float, centred: bool, needs: Any, kept: Any = None) -> Any:
-    shapes = [x.shape, _vector_shape(x, trailing), x.shape]
-    stats = _stats(x, kept, trailing, eps, centred)
-    (w, c_w, c_b), (x, g, c) = _ready(trailing, (weight, c_w, c_b), (x, g, c))
-    return _shaped(kernels.standardize_twice(x, stats, w, g, c, c_w, c_b, along=_along(trailing), centred=centred, needs=needs), shapes)
-
-
-def _twice_formula(x: Any, weight: Any, g: Any, c: Any, c_w: Any, c_b: Any, *, trailing: int, eps: float, centred: bool, needs: Any) -> tuple[Any, ...]:
-    """The same in plain operations. (16-bit floats have no third derivatives in one pass.)"""
-    wide = [a if a is None or not is_half(a.dtype) else astype(a, np.float32) for a in (x, weight, g, c, c_w, c_b)]
-    h, r = kernels.moments(_cube(wide[0], trailing), eps, centred)
-    w, c_w, c_b = (_flat(wide[i]) for i in (1, 4, 5))
-    g, c = (_cube(wide[i], trailing) for i in (2, 3))
-    found = kernels.pulled_back_twice(h, r, w, g, c, c_w, c_b, _along(trailing), centred)
-    shapes = shape_of(x), _vector_shape(x, trailing), shape_of(x)
-    return tuple([reshape(a, shape) for a, shape, need in zip(found, shapes, needs, strict=True) if need])
-
-
-def _twice_vjp(wanted: Sequence[bool], cotangents: Any, _y: Any, *args: Any, kept: Any = None, **params: Any) -> list[Any]:
-    args = (*args[:2], args[3] if args[2] is None else args[2], *args[3:])
-    with new_level() as level:
-        leaves = [Leaf(level, a) if want else None for want, a in zip(wanted, args, strict=True)]
-        found = _twice_formula(*[a if leaf is None else Tensor(a, leaf) for leaf, a in zip(leaves, args, strict=True)], **params)
-    pairs = [(node, reduce_to(c, node)) for y, c in zip(found, cotangents, strict=True) if c is not None and (node := node_at(level, y)) is not None]
-    grads = pull_back(pairs)
-    return [None if leaf is None else grads.get(leaf) for leaf in leaves]
-
-
-_SHAPES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
-    (((4, 3), (3,), (4, 3)), {"trailing": 0, "centred": True}),
-    (((2, 3, 4), (3,), (2, 3, 4)), {"trailing": 0, "centred": True}),
-    (((2, 3, 2), (3, 2), (2, 3, 2)), {"trailing": 2, "centred": True}),
-    (((2, 4), (4,), (2, 4)), {"trailing": 1, "centred": False}),
-    (((2, 3), None, (2, 3)), {"trailing": 1, "centred": True}),
-]
-
-_twice = general(
-    "standardize_twice",
-    _twice_value,
-    _twice_vjp,
-    samples=[
-        Sample(*shapes, shapes[0], shapes[1], shapes[1], needs=needs, eps=0.1, **options)
-        for shapes, options in _SHAPES
-        for needs in ([(True, True, True), (False, False, True), (True, False, False)] if shapes[1] else [(True, False, True)])
-    ],
-    doc="The derivatives by x, weight and g of ``<c, dx> + <c_w, dw> + <c_b, db>``, of which standardize_backward gives dx, dw and db.",
-)
-
-# ---------------------------------------------------------------------------------- backward
-
-
-def _backward_value(x: Any, weight: Any, g: Any, *, trailing: int, eps: float, centred: bool, needs: Any, kept: Any = None) -> Any:
-    shapes = [x.shape, *[_vector_shape(x, trailing)] * 2]
-    stats = _stats(x, kept, trailing, eps, centred)
-    (w,), (x, g) = _ready(trailing, (weight,), (x, g))
-    return _shaped(kernels.standardize_backward(x, stats, w, g, along=_along(trailing), centred=centred, needs=needs), shapes)
-
-
-def _backward_vjp(wanted: Sequence[bool], cotangents: Any, _y: Any, x: Any, weight: Any, g: Any, *, needs: Any, **params: Any) -> list[Any]:
-    c, c_w, c_b = _placed(needs, cotangents)
-    wanted = (wanted[0], wanted[1] and weight is not None, wanted[2])
-    return _placed(wanted, _twice(x, weight, g, zeros_like(x) if c is None else c, c_w, c_b, needs=tuple(wanted), **params))
-
-
-def _backward_jvp(tangents: Any, _y: Any, x: Any, weight: Any, g: Any, *, needs: Any, **params: Any) -> list[Any]:
-    t_x, t_w, t_g = tangents
-    straight: list[Any] = [None] * 3 if t_g is None else _placed(needs, _backward(x, weight, t_g, needs=needs, **params))
-    bent: list[Any] = [None] * 3
-    curved = (needs[0], needs[1] and t_x is not None, False)
-    if (t_x is not None or t_w is not None) and any(curved):
-        bent = _placed(curved, _twice(x, weight, g, zeros_like(x) if t_x is None else t_x, t_w, None, needs=curved, **params))
-    return [total_of(a, b) for a, b, need in zip(straight, bent, needs, strict=True) if need]
-
-
-_backward = general(
-    "standardize_backward",
-    _backward_value,
-    _backward_vjp,
-    _backward_jvp,
-    samples=[
-        Sample(*shapes, needs=needs, eps=0.1, **options)
-        for shapes, options in _SHAPES
-        for needs in [(True, True, True), (True, False, False), (False, True, True)]
-    ],
-    doc="Of y = standardize(x, weight, bias) with the cotangent g those of x, weight and bias, as far as they are needed.",
-)
-
-# ---------------------------------------------------------------------------------- forward
-
-
-def _value(x: Any, weight: Any, bias: Any, *, trailing: int, eps: float, centred: bool, kept: Any = None) -> Any:
-    if not is_inexact(x.dtype) or x.dtype.kind == "c":
-        raise TypeError(f"normalisation: got {x.dtype}, expected real floats")
-    y, stats = kernels.standardize(_cube(x, trailing), _flat(weight), _flat(bias), along=_along(trailing), eps=eps, centred=centred)
-    if kept is not None:
-        kept[:] = [stats]
-    return y if y.shape == x.shape else y.reshape(x.shape)
-
-
-def _vjp(needs: Sequence[bool], g: Any, _y: Any, x: Any, weight: Any, _bias: Any, **params: Any) -> list[Any]:
-    return _placed(needs, _backward(x, weight, g, needs=tuple(needs), **params))
-
-
-def _jvp(tangents: Sequence[Any], _y: Any, x: Any, weight: Any, _bias: Any, **params: Any) -> Any:
-    t_x, t_w, t_b = tangents
-    return _twice(x, weight, None, zeros_like(x) if t_x is None else t_x, t_w, t_b, needs=(False, False, True), **params)[0]
-
-
-standardize = general(
-    "standardize",
-    _value,
-    _vjp,
-    _jvp,
-    samples=[Sample(*shapes[:2], shapes[1], eps=1e-2, **options) for shapes, options in [*_SHAPES, (((0, 3), (3,)), {"trailing": 1, "centred": True})]],
-    doc="""``(x - m) / sqrt(v + eps) * weight + bias`` with the mean m and the variance v over the last ``trailing`` axes, or over all but axis 1 where that is 0.
-
-    If not centred, m is 0 and ``v = mean(x^2)``. 16-bit floats are computed in float32. The list ``kept``, one for each call, takes the moments to the later
-    operations (see :mod:`gpugrad.kernels.normalise`), which would else compute them anew; nothing else is kept but x and weight.
-    """,
-)
 
 
 def _normalised(x: Any, weight: Any, bias: Any, trailing: int, eps: float, centred: bool, kept: list[Any]) -> Any:
@@ -273,11 +93,13 @@ def batch_norm(
     and Szegedy, "Batch normalization" (2015), algorithms 1 and 2.
 
     In training they are those of x, and ``running_mean`` and ``running_var``, where given, become ``(1 - momentum) running + momentum new`` in place, the new
-    variance being the unbiased one. These are plain numbers: no derivative flows into them. Else the running ones are used.
+    variance being the unbiased one. These are plain numbers: no derivative flows into them. Else the running ones are used. Inside :func:`gpugrad.vmap` moments are
+    those of each example, and so are the running ones that they are written into.
 
     Raises:
         ValueError: shapes do not fit; there is one value per channel in training (its variance is 0), or there are no running values to use in evaluation.
         TypeError: x is not of real floats.
+        gpugrad.tape.BatchedError: running values that all examples of a vmap share would have to become different ones.
     """
     shape = shape_of(x)
     _check_channels(shape, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
@@ -289,10 +111,9 @@ def batch_norm(
         kept: list[Any] = []
         y = _normalised(as_array(x), weight, bias, 0, eps, True, kept)
         if running_mean is not None or running_var is not None:
-            m, drift, _, v = kept[0]
-            for running, new in ((running_mean, m + drift), (running_var, v * (count / (count - 1)))):
-                if running is not None:
-                    _update(plain(running), new, momentum)
+            found = _moments_of_examples(x) if is_batched(x) else (kept[0][0] + kept[0][1], kept[0][3])
+            _update("running_mean", running_mean, found[0], momentum)
+            _update("running_var", running_var, found[1] * (count / (count - 1)), momentum)
         return y
     else:
         if running_mean is None or running_var is None:
@@ -313,6 +134,21 @@ def _check_channels(shape: tuple[int, ...], **params: Any) -> None:
             )
 
 
-def _update(running: Any, new: Any, momentum: Any) -> None:
-    running[...] = running * (1 - momentum) + new * momentum
-    mark_mutated(running)
+def _moments_of_examples(x: Any) -> tuple[Any, Any]:
+    """Mean and variance of each channel, inside vmap, where what is kept are those of all examples."""
+    x = constant(x)
+    axis = (0, *range(2, len(shape_of(x))))
+    return reduce.mean(x, axis), reduce.var(x, axis)
+
+
+def _update(name: str, running: Any, new: Any, momentum: Any) -> None:
+    if running is None:
+        return
+    updated, into = plain(constant(running) * (1 - momentum) + new * momentum), plain(running)
+    if updated.ndim != into.ndim:
+        raise BatchedError(
+            f"batch_norm inside gg.vmap: the moments of x differ by example, but {name} of shape {shape_of(running)} is the same for all of them. Give each "
+            "example one of its own, by in_axes, or none: running_mean=None, running_var=None"
+        )
+    into[...] = updated
+    mark_mutated(into)

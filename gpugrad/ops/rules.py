@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.ops.batch import spread
-from gpugrad.tape import Batch, Forward, Leaf, Op, Rule, Shared, Tensor, binary, new_level, node_at, pull_back, unary, unbox
+from gpugrad.ops.batch import by_operations, spread
+from gpugrad.tape import Forward, Leaf, Op, Rule, Tensor, binary, new_level, node_at, pull_back, unary
 
 REGISTRY: dict[str, Op] = {}
 
@@ -136,13 +136,7 @@ def composed(name: str, f: Callable[..., Any], meaning: Callable[..., Any], vjp:
             ys = meaning(*[v if t is None else Tensor(v, Forward(level, t)) for t, v in zip(tangents, args, strict=True)], **params)
         return [None if (node := node_at(level, y)) is None else node.tangent for y in ys]
 
-    def batched(_op: Op, size: int, are_many: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> list[Any]:
-        with new_level() as level:
-            example = Batch(level, size)
-            ys = meaning(*[Tensor(v, example) if many else v for many, v in zip(are_many, args, strict=True)], **params)
-        return [unbox(y, level) if node_at(level, y) is not None else Shared(unbox(y, level)) for y in ys]
-
-    return register(Op(name, f, vjp or pulled, pushed, samples=samples, batch=batched, doc=doc))
+    return register(Op(name, f, vjp or pulled, pushed, samples=samples, batch=by_operations(meaning), doc=doc))
 
 
 def constant(name: str, f: Callable[..., Any], *, samples: Iterable[Sample] = (), batch: Rule | None = None, doc: str | None = None) -> Op:

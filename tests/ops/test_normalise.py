@@ -6,10 +6,10 @@ from derivatives import check
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
-from gpugrad import kernels, nn
+from gpugrad import backend, kernels, nn, tape
 from gpugrad.cuda import emulator
 from gpugrad.nn import functional as F  # noqa: N812
-from gpugrad.ops.normalise import standardize
+from gpugrad.ops.standardize import standardize
 from gpugrad.testing import check_grads
 
 RNG = np.random.default_rng(0)
@@ -278,3 +278,100 @@ def test_normalised_layers_in_a_net():
     gg.sum(gg.sin(net(RNG.normal(size=(5, 3))))).backward()
     assert_allclose(net[0].bias.grad.numpy(), 0, atol=1e-14)
     assert np.abs(net[0].weight.grad.numpy()).min() > 1e-12
+
+
+# ---------------------------------------------------------------------------------- many examples at once
+
+LAYERS = {
+    "layer_norm": lambda x, w, b: F.layer_norm(x, x.shape[1:], w, b, eps=0.1),
+    "rms_norm": lambda x, w, b: F.rms_norm(x, x.shape[1:], w, eps=0.1) + b,
+    "batch_norm": lambda x, w, b: F.batch_norm(x, weight=w.reshape(-1)[: x.shape[1]], bias=b.reshape(-1)[: x.shape[1]], training=True, eps=0.1),
+}
+every_layer = pytest.mark.parametrize("layer", LAYERS)
+SHAPE = (5, 3, 2)
+
+
+def derivatives(f, x, w, b, g):
+    """The value, the pullback, the tangent, and the Hessian of <g, sin f>: all of them read the moments that are kept."""
+    args, scalar = (x, w, b), lambda *args: gg.sum(g * gg.sin(f(*args)))
+    y, back = gg.vjp(f, *args)
+    return y, *back(g), gg.jvp(f, args, (g, w, b))[1], *gg.hvp(scalar, args, (g, w, b)), *gg.hvp(scalar, args, (g, w, b), mode="forward-over-reverse")
+
+
+def in_a_loop(f, batched, args):
+    n = next(len(a) for a, many in zip(args, batched, strict=True) if many)
+    rows = [f(*[a[i] if many else a for a, many in zip(args, batched, strict=True)]) for i in range(n)]
+    return [np.stack(list(map(on_host, column))) for column in zip(*rows, strict=True)]
+
+
+def on_host(a):
+    return backend.to_device(tape.plain(a), "cpu")
+
+
+@every_layer
+@pytest.mark.parametrize("batched", [(1, 1, 1, 1), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (1, 0, 0, 1), (0, 1, 1, 1)], ids=str)
+def test_examples_have_moments_of_their_own(layer, batched, put):
+    args = [put(RNG.normal(1, 2, (4, *shape) if many else shape)) for many, shape in zip(batched, (SHAPE, SHAPE[1:], SHAPE[1:], SHAPE), strict=True)]
+    f = lambda *args: derivatives(LAYERS[layer], *args)
+    got = gg.vmap(f, tuple(0 if many else None for many in batched))(*args)
+    for a, e in zip(got, in_a_loop(f, batched, args), strict=True):
+        assert_allclose(on_host(a), e, rtol=1e-9, atol=1e-10)
+
+
+@every_layer
+@pytest.mark.parametrize("of_x", ["outer", "inner", "both"])
+def test_examples_of_examples(layer, of_x):
+    """The moments that are kept of an x that one of two nested vmaps has examples of are not mistaken for others."""
+    lead = {"outer": (4,), "inner": (2,), "both": (4, 2)}[of_x]
+    x, w, b, g = RNG.normal(1, 2, (*lead, *SHAPE)), *RNG.normal(size=(2, *SHAPE[1:])), RNG.normal(size=(4, 2, *SHAPE))
+    f = lambda x, g: derivatives(LAYERS[layer], x, w, b, g)
+    got = gg.vmap(gg.vmap(f, (None if of_x == "outer" else 0, 0)), (None if of_x == "inner" else 0, 0))(x, g)
+    for i in range(4):
+        for j in range(2):
+            for a, e in zip(got, f(x[{"outer": i, "inner": j, "both": (i, j)}[of_x]], g[i, j]), strict=True):
+                assert_allclose(a[i, j], e, rtol=1e-9, atol=1e-10)
+
+
+@every_layer
+def test_no_examples(layer):
+    x, w, b = np.zeros((0, *SHAPE)), *RNG.normal(size=(2, *SHAPE[1:]))
+    y, *grads = gg.vmap(lambda x, g: derivatives(LAYERS[layer], x, w, b, g))(x, x)
+    assert y.shape == x.shape and [d.shape for d in grads[:3]] == [x.shape, (0, *w.shape), (0, *b.shape)]
+
+
+@pytest.mark.parametrize("mode", ["reverse-over-forward", "forward-over-reverse"])
+def test_tangents_leave_the_forward_pass_alone(mode, monkeypatch):
+    """Hessian-vector products of many vectors compute the moments once, not once for each."""
+    sizes, forward = [], standardize.f
+    monkeypatch.setattr(standardize, "f", lambda x, *args, **params: sizes.append(x.size) or forward(x, *args, **params))
+    x, w, b = arguments((5, 3), 1)
+    gg.vmap(lambda v: gg.hvp(lambda w: gg.sum(gg.sin(F.layer_norm(x, 3, w, b))), w, v, mode=mode))(RNG.normal(size=(7, 3)))
+    assert set(sizes) == {x.size}
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+@pytest.mark.parametrize("of_x", [0, None])
+def test_running_moments_of_each_example(of_x, chunk_size, put):
+    """They are written into in place, as those of one example are."""
+    x = RNG.normal(1, 2, (3, 5, 2) if of_x == 0 else (5, 2))
+    running = [put(np.zeros((3, 2))), put(np.ones((3, 2)))]
+    update = lambda x, mean, var: F.batch_norm(x, mean, var, training=True, momentum=0.25)
+    gg.vmap(update, (of_x, 0, 0), chunk_size=chunk_size)(put(x), *running)
+    for i in range(3):
+        mean, var = np.zeros(2), np.ones(2)
+        update(x[i] if of_x == 0 else x, mean, var)
+        for a, e in zip(running, (mean, var), strict=True):
+            assert_allclose(on_host(a)[i], e, rtol=1e-12)
+    evaluate = lambda x, mean, var: F.batch_norm(x, mean, var)
+    got = gg.vmap(evaluate, (of_x, 0, 0))(put(x), *running)
+    assert_allclose(on_host(got)[1], on_host(evaluate(put(x[1] if of_x == 0 else x), running[0][1], running[1][1])), rtol=1e-12)
+
+
+def test_running_moments_that_all_examples_share_are_refused():
+    x, mean, var = RNG.normal(size=(3, 5, 2)), np.zeros(2), np.ones(2)
+    with pytest.raises(TypeError, match=r"running_mean of shape \(2,\) is the same for all of them. Give each example one of its own, by in_axes, or none"):
+        gg.vmap(lambda x: F.batch_norm(x, mean, var, training=True))(x)
+    with pytest.raises(TypeError, match="running_var of shape"):
+        gg.vmap(lambda x: F.batch_norm(x, None, var, training=True))(x)
+    assert_array_equal(mean, 0)
+    assert_array_equal(var, 1)
