@@ -102,7 +102,7 @@ def same_for_all(x: Any, what: str) -> Any:
     """
     if tape.is_batched(x):
         raise tape.BatchedError(
-            f"got {what} that depend on the example, inside gg.vmap: they decide shapes or places, which all examples share. Index by x[t] or choose by gg.where"
+            f"got {what} that depend on the example, inside gg.vmap: they decide shapes or places, which all examples share. Index by x[t], or choose by gg.where(condition, a, b)"
         )
     return tape.plain(x)
 

@@ -8,9 +8,7 @@ import pytest
 
 import gpugrad as gg
 from gpugrad import tape
-from gpugrad.ops import index
 from gpugrad.ops.index import At
-from gpugrad.tape import plain
 
 RNG = np.random.default_rng(0)
 EXAMPLES = 3
@@ -75,33 +73,85 @@ def batched_key(key: tuple[Any, ...], put: Callable[[Any], Any]) -> tuple[list[A
     return own, filled
 
 
+def results(x: Any, key: tuple[Any, ...], values: list[Any], g: Any, t: Any) -> list[Any]:
+    """What is picked, both derivatives of it, updates by each of the values, and their pullbacks."""
+    updates = [lambda x, v: At(x)[key].set(v), lambda x, v: At(x)[key].add(v), lambda x, v: At(x)[key].multiply(v)]
+    get = lambda x: gg.getitem(x, key)
+    changed = [f(x, v) for f in updates for v in values]
+    pulled = [d for f in updates for v in values for d in gg.vjp(f, x, v)[1](t)]
+    return [get(x), *gg.vjp(get, x)[1](g), gg.jvp(get, x, t)[1], *changed, *pulled]
+
+
 @pytest.mark.parametrize("of_x", [True, False], ids=["x depends on the example", "x does not"])
 def test_random_keys(of_x: bool, device: str, put: Callable[[Any], Any]) -> None:
-    """Values, both derivatives, and functional updates."""
     for key in random_keys(40):
         own, filled = batched_key(key, put)
         if not (own or of_x) or (device != "cpu" and has_mask(key) and sum(isinstance(k, (list, np.ndarray, bool)) for k in key) > 1):
             continue  # CuPy takes no other array beside a mask
-        xs = RNG.normal(size=(EXAMPLES, *SHAPE))
-        picked = xs[0][of_example(key, 0)].shape
-        g, v, vs = RNG.normal(size=picked), RNG.normal(size=picked[-1:]), RNG.normal(size=(EXAMPLES, *picked[1:]))
-        t = RNG.normal(size=SHAPE)
-
-        def f(x: Any, v_own: Any, *arrays: Any) -> list[Any]:
-            k = filled(list(arrays))  # noqa: B023
-            get = lambda x: gg.getitem(x, k)
-            change = lambda x, v: [At(x)[k].set(v), At(x)[k].add(v), At(x)[k].multiply(v)]
-            pulled = [gg.vjp(lambda x, v: change(x, v)[i], x, u)[1](put(t)) for u in (v_own, put(v)) for i in range(3)]  # noqa: B023
-            return [get(x), gg.vjp(get, x)[1](put(g))[0], gg.jvp(get, x, put(t))[1], *change(x, put(v)), *change(x, v_own), *[d for ds in pulled for d in ds]]  # noqa: B023
-
-        axes = (0 if of_x else None, 0, *[0] * len(own))
-        got = gg.vmap(f, axes)(put(xs) if of_x else put(xs[0]), put(vs), *own)
+        x, t = (put(RNG.normal(size=s)) for s in ((EXAMPLES, *SHAPE) if of_x else SHAPE, SHAPE))
+        picked = np.zeros(SHAPE)[of_example(key, 0)].shape
+        g, v, vs = (put(RNG.normal(size=s)) for s in (picked, picked[-1:], (EXAMPLES, *picked[1:])))
+        f = lambda x, v_own, *arrays, k=filled: results(x, k(list(arrays)), [v_own, v], g, t)  # noqa: B023
+        got = gg.vmap(f, (0 if of_x else None, *[0] * (1 + len(own))))(x, vs, *own)
         for i in range(EXAMPLES):
-            one = f(put(xs[i] if of_x else xs[0]), put(vs[i]), *[a[i] for a in own])
-            for a, b in zip(got, one, strict=True):
+            for a, b in zip(got, f(x[i] if of_x else x, vs[i], *[a[i] for a in own]), strict=True):
                 np.testing.assert_allclose(host(a)[i], host(b), rtol=1e-12, atol=1e-13, err_msg=repr(key))
 
 
 def host(x: Any) -> Any:
-    x = plain(x)
-    return x.get() if hasattr(x, "get") else np.asarray(x)
+    return gg.asarray(x).numpy()
+
+
+def test_nested_and_differentiated_from_outside(put: Callable[[Any], Any]) -> None:
+    """Two axes of examples, of which one picks and the other is picked from; and a pullback through them."""
+    x, i = put(RNG.normal(size=(4, 2, 5))), put(np.array([[1, 3, 1], [0, 0, 2]]))
+    f = lambda x: gg.vmap(lambda i: gg.vmap(lambda row: gg.sum(row[:, i] ** 2 * At(row)[:, i].multiply(row[:, i])[:, i]))(x))(i)
+    loop = lambda x: gg.stack([gg.stack([gg.sum(row[:, j] ** 2 * At(row)[:, j].multiply(row[:, j])[:, j]) for row in x]) for j in (i[0], i[1])])
+    np.testing.assert_allclose(host(f(x)), host(loop(x)), rtol=1e-12)
+    u = put(RNG.normal(size=(2, 4)))
+    np.testing.assert_allclose(host(gg.vjp(f, x)[1](u)[0]), host(gg.vjp(loop, x)[1](u)[0]), rtol=1e-12)
+
+
+def test_many_write_one_element(put: Callable[[Any], Any]) -> None:
+    """The last stays and alone has a derivative, whichever it is of each example."""
+    i, v = put(np.array([[0, 2, 0], [1, 1, 1]])), put(np.array([1.0, 2.0, 3.0]))
+    set_at = lambda v, i: At(gg.zeros_like(v))[i].set(v)
+    np.testing.assert_array_equal(host(gg.vmap(set_at, (None, 0))(v, i)), [[3, 0, 2], [0, 3, 0]])
+    np.testing.assert_array_equal(host(gg.vmap(gg.grad(lambda v, i: gg.sum(set_at(v, i))), (None, 0))(v, i)), [[0, 1, 1], [0, 0, 1]])
+    product = lambda v, i: gg.sum(At(gg.ones_like(v))[i].multiply(v))
+    np.testing.assert_array_equal(host(gg.vmap(gg.grad(product), (None, 0))(v, i)), [[3, 1, 1], [6, 3, 2]])
+
+
+def test_no_examples(put: Callable[[Any], Any]) -> None:
+    x, i = put(np.zeros((0, 3, 2))), put(np.zeros((0, 4), int))
+    for f in (lambda x, i: x[i], lambda x, i: x[:, i[:1]], lambda x, i: At(x)[i].set(1.0), lambda x, i: At(x)[i].multiply(2.0), lambda x, i: gg.sort(x)):
+        assert gg.vmap(f)(x, i).shape == (0, *f(gg.zeros((3, 2)), np.zeros(4, int)).shape)
+
+
+REFUSED = {
+    "a mask": lambda x: x[x > 0],
+    "a mask to be set": lambda x: At(x)[x > 0].set(0.0),
+    "a mask beside an array": lambda x: x[x > 0, [0]],
+    "nonzero": lambda x: gg.nonzero(x),
+    "where without branches": lambda x: gg.where(x > 0),
+    "compress": lambda x: gg.compress(x[0] > 0, x),
+    "extract": lambda x: gg.extract(x > 0, x),
+    "bounds of a slice": lambda x: x[: gg.argmax(x[0])],
+    "delete": lambda x: gg.delete(x, gg.argmax(x[0]), 0),
+    "insert": lambda x: gg.insert(x, gg.argmax(x[0]), 1.0, 0),
+    "repeat": lambda x: gg.repeat(x, gg.argmax(x[0])),
+    "roll": lambda x: gg.roll(x, gg.argmax(x[0])),
+    "in place": lambda x: put_in_place(gg.argmax(x[0])),
+}
+
+
+def put_in_place(i: Any) -> Any:
+    y = gg.zeros(3)
+    y[i] = 1.0
+    return y
+
+
+@pytest.mark.parametrize("f", REFUSED.values(), ids=REFUSED)
+def test_what_decides_shapes_is_refused(f: Callable[[Any], Any], put: Callable[[Any], Any]) -> None:
+    with pytest.raises(tape.BatchedError, match=r"inside gg\.vmap: .* gg\.where\("):
+        gg.vmap(f)(put(RNG.normal(size=(2, 3, 3))))
