@@ -199,7 +199,7 @@ class HessianFree(VectorOptimizer):
             changes.append(-0.5 * float(dot(step.x, b) + dot(step.x, step.residual)))
             yield Candidate(step.x, changes[-1])
             k = max(10, i // 10)
-            if i == group["max_cg"] or (i > k and 0 > changes[-1] >= changes[-1 - k] + k * group["tolerance_cg"] * changes[-1]):
+            if i == group["max_cg"] or (i > k and changes[-1] >= changes[-1 - k] + k * group["tolerance_cg"] * changes[-1]):
                 return
 
     def _go_back(self, closure: Callable[[], Any], x: Any, here: Model, candidates: list[Candidate]) -> tuple[Any, float]:

@@ -107,7 +107,7 @@ class NewtonCG(VectorOptimizer):
                 d = step.x
             if not step.curvature > 0 or k == group["max_cg"] or float(dot(step.residual, step.residual)) <= enough**2:
                 break
-        return d if float(dot(g, d)) < 0 else -g
+        return d
 
     def _product(self, here: Evaluation, v: Any) -> Any:
         """H v, which is the gradient of g'v: by one more walk over the tape that the gradient has left."""
