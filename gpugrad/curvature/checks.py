@@ -30,7 +30,7 @@ def check_repeatable(operator: OverData) -> None:
         raise RuntimeError(
             "the loss draws random numbers (dropout, sampling), so that no two products are of one matrix: call model.eval(), or draw them beforehand"
         )
-    if tape.last_write != written:
+    if tape.last_write != written and not operator.parameters.running():  # into copies of its running statistics a module may write
         raise RuntimeError(
             "the loss writes into arrays: batch norm in training updates its running statistics with every product. Call model.eval() first, or give the module "
             "itself as params, so that it can be kept from it"

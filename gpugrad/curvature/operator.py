@@ -10,8 +10,10 @@ import numpy as np
 
 from gpugrad import backend, tree
 from gpugrad.curvature.vectors import Form, Space
+from gpugrad.ops.batch import with_axis
 from gpugrad.ops.fit import shape_of
-from gpugrad.ops.shape import stack
+from gpugrad.ops.shape import reshape, stack
+from gpugrad.tape import Op, is_tracked
 
 
 class Operator:
@@ -119,13 +121,18 @@ class Operator:
         return self._write(*self.domain.read(v, what))
 
     def _write(self, vs: list[Any], form: Form) -> Any:
-        if form.number is None:
-            return self.range.write(self._product(vs), form)
-        if form.number == 0:
-            return self.range.write([self.range.zeros(i, 0) for i in range(len(self.range.names))], form)
-        if form.number == 1:
-            return self.range.write([x[None] for x in self._product([v[0] for v in vs])], form)
-        return self.range.write(self._block(vs), form)
+        tracked = any(map(is_tracked, vs))
+        return self.range.write(as_operation(self)(*vs, number=form.number) if tracked else self._products(vs, form.number), form)
+
+    def _products(self, vs: Sequence[Any], number: int | None) -> list[Any]:
+        """Of plain parts: one vector, or ``number`` of them along an axis in front."""
+        if number is None:
+            return self._product(list(vs))
+        if number == 0:
+            return [self.range.zeros(i, 0) for i in range(len(self.range.names))]
+        if number == 1:
+            return [x[None] for x in self._product([v[0] for v in vs])]
+        return self._block(list(vs))
 
     def to_dense(self) -> Any:
         """The matrix, as an array (N, N) on the operator's device: N products."""
@@ -271,6 +278,28 @@ class Block(Operator):
 
     def _transposed(self) -> Operator:
         return Block(self.whole.T, self.columns, self.domain.structure, self.rows, self.range.structure)
+
+
+def as_operation(A: Operator) -> Op:
+    """The product as an operation of the tape, which is linear: its transpose is that of the operator."""
+
+    def given(parts: Sequence[Any], space: Space, number: int | None) -> list[Any]:
+        return [space.zeros(i, number) if x is None else x for i, x in enumerate(parts)]
+
+    def pull_back(_needs: Any, g: Sequence[Any], _y: Any, *_vs: Any, number: int | None) -> list[Any]:
+        return list(as_operation(A.T)(*given(g, A.range, number), number=number))
+
+    def push_forward(tangents: Sequence[Any], _y: Any, *_vs: Any, number: int | None) -> list[Any]:
+        return list(as_operation(A)(*given(tangents, A.domain, number), number=number))
+
+    def batch(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> tuple[Any, ...]:
+        vs, number = with_axis(size, batched, args), params["number"]
+        if number is None:
+            return op(*vs, number=size)
+        ys = op(*[reshape(v, (size * number, *shape_of(v)[2:])) for v in vs], number=size * number)
+        return tuple(reshape(y, (size, number, *shape_of(y)[1:])) for y in ys)
+
+    return Op(f"{type(A).__name__} @", lambda *vs, number: tuple(A._products(vs, number)), pull_back, push_forward, batch=batch)
 
 
 def _terms(A: Operator) -> tuple[Sequence[tuple[float, Operator]], float]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpugrad import backend
+from gpugrad.autograd import no_grad
 from gpugrad.batching import vmap
 from gpugrad.curvature.checks import check_finite, check_repeatable
 from gpugrad.curvature.linearization import Linearization
@@ -104,9 +105,13 @@ class OverData(Operator):
 
     def _over_batches(self, of_batch: Callable[[Any, Any], list[Any]], keep: bool = True) -> list[Any]:
         """``sum_b w_b of_batch(b)``; ``of_batch`` is given the batch and what is kept of it, if anything."""
+        with no_grad():  # what the loss brings along is constant, if it requires grad or not
+            return self._sum(of_batch, keep)
+
+    def _sum(self, of_batch: Callable[[Any, Any], list[Any]], keep: bool) -> list[Any]:
         total, counted, unit = None, 0.0, 1.0
         for batch, count, kept in self._sweep(keep):
-            part = of_batch(batch, kept)
+            part = [plain(x) for x in of_batch(batch, kept)]
             counted += count
             if total is None:  # counts are taken relative to the first: a single batch isn't scaled at all
                 total, unit = part, count if self.reduction == "mean" else 1.0

@@ -62,10 +62,19 @@ class Parameters:
                 leaves[i] = x
             if self.module is None:
                 return f(tree.unflatten(self.structure, leaves), *args)
-            with holding(self.module, dict(zip(self.names, leaves, strict=True)) | _running(self.module)):
+            with holding(self.module, dict(zip(self.names, leaves, strict=True)) | self.running()):
                 return f(self.module, *args)
 
         return of
+
+    def running(self) -> dict[str, Tensor]:
+        """Copies of the running statistics, by path, that the module would write into in training."""
+        found: dict[str, Tensor] = {}
+        for path, m in () if self.module is None else self.module.named_modules():
+            if isinstance(m, BatchNorm1d) and m.training:
+                prefix = f"{path}." if path else ""
+                found |= {prefix + name: Tensor(plain(t).copy()) for name in m.buffer_names if (t := getattr(m, name)) is not None}
+        return found
 
     def at(self, params: Any) -> Parameters:
         """The same with other values, flat or in the nest, of the active ones."""
@@ -103,16 +112,6 @@ def refuse_training(module: Module | None, several: bool) -> None:
             raise ValueError(
                 f"{where} takes the mean and variance of each batch, so that the loss is no mean over batches: {remedy}, or give all data as one batch"
             )
-
-
-def _running(module: Module) -> dict[str, Tensor]:
-    """Copies of the running statistics that a forward pass in training would write into."""
-    found: dict[str, Tensor] = {}
-    for path, m in module.named_modules():
-        if isinstance(m, BatchNorm1d) and m.training:
-            prefix = f"{path}." if path else ""
-            found |= {prefix + name: Tensor(plain(t).copy()) for name in m.buffer_names if (t := getattr(m, name)) is not None}
-    return found
 
 
 def _is_flat_dict(nest: Any) -> bool:
