@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from gpugrad import backend, tree
 from gpugrad.ops.fit import broadcast_to, shape_of
 from gpugrad.ops.shape import as_array, concatenate, expand_dims, moveaxis
-from gpugrad.tape import Batch, Tensor, new_level, node_at, unbox
+from gpugrad.tape import Batch, Tensor, box, new_level, node_at, unbox
 from gpugrad.transforms import _named, _strip_above, own_all
 
 
@@ -32,18 +33,22 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, *, chunk_si
         out_axes: where the axis goes in the results, in the same way; None for a result that does not depend on the examples.
         chunk_size: how many examples at once, for less memory; all of them if None.
 
-    Random numbers that ``f`` draws are the same for all examples, but for dropout, whose mask is as large as all that it is given.
+    Random numbers that ``f`` draws are the same for all examples (of a chunk), but for dropout of what depends on the example, of which each has a mask of its own.
 
     Raises:
-        ValueError: axes that do not fit the arguments or the results, numbers of examples that differ, or no argument that has any.
+        ValueError: axes that do not fit the arguments or the results, numbers of examples that differ, no argument that has any, or a chunk_size below 1.
         TypeError: ``f`` asks for the value of what stands for many examples, by ``if``, ``float()`` or a boolean mask as an index.
     """
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"vmap: got chunk_size={chunk_size}, expected at least 1, or None for all examples at once")
+    if chunk_size is not None:
+        backend.check_integer("vmap: chunk_size", chunk_size, least=1)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(in_axes, (list, tuple)) and len(in_axes) != len(args):
+            raise ValueError(
+                f"vmap: in_axes has {len(in_axes)} entries, and the function was called with {len(args)} arguments by position: expected one for each"
+            )
         leaves, structure = tree.flatten(args)
-        places = tree.paths(args, "argument ")
+        places = [place for i, arg in enumerate(args) for place in tree.paths(arg, f"argument {i}")]
         axes = _axes(in_axes, args, "in_axes")
         size = _size(leaves, axes, places)
         fronted = [x if axis is None else moveaxis(as_array(x), axis, 0) for x, axis in zip(leaves, axes, strict=True)]
@@ -59,6 +64,8 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, *, chunk_si
             of_y = chunks[0][1]
             ends = _axes(out_axes, of_y, "out_axes")
             outputs = [parts[0] if axis is None else concatenate(parts, axis) for axis, *parts in zip(ends, *[outputs for outputs, _ in chunks], strict=True)]
+        if any(type(x) is Tensor for x in leaves):
+            outputs = list(map(box, outputs))
         return tree.unflatten(of_y, own_all(outputs, leaves))
 
     return _named(evaluate, f, "vmap")
@@ -99,7 +106,7 @@ def _axes(axes: Any, of: Any, name: str) -> list[int | None]:
     found: list[int | None] = []
 
     def visit(axis: Any, part: Any, place: str) -> None:
-        if axis is None or (isinstance(axis, int) and not isinstance(axis, bool)):
+        if axis is None or (isinstance(axis, (int, np.integer)) and not isinstance(axis, bool)):
             found.extend([axis] * len(tree.flatten(part)[0]))
         elif isinstance(axis, dict) and isinstance(part, dict) and axis.keys() == part.keys():
             for key in part:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import backend
-from gpugrad.tape import Tensor, is_inexact, is_tracked, plain
+from gpugrad.tape import BatchedError, Tensor, is_batched, is_inexact, is_tracked, plain
 
 _default_dtype = np.dtype(np.float32)
 
@@ -78,6 +78,8 @@ def _without_tensors(data: Any) -> Any:
 
 
 def _refuse_tracked(t: Tensor) -> None:
+    if is_batched(t):
+        raise BatchedError("a copy inside gg.vmap would be one of all examples: use t.clone(), or gg.stack to join Tensors")
     if is_tracked(t):
         raise TypeError(
             "a copy of a tracked Tensor would lose its derivative: use t.clone() to keep it, t.detach() if that is meant, or gg.stack to join Tensors"
@@ -110,6 +112,10 @@ def from_dlpack(x: Any) -> Tensor:
 
 def _creator(name: str) -> Callable[..., Tensor]:
     def create(*args: Any, device: str | None = None, requires_grad: bool = False, **params: Any) -> Tensor:
+        if any(map(is_batched, (*args, *params.values()))):
+            raise BatchedError(
+                f"{name}() inside gg.vmap makes one array for all examples, so its arguments cannot depend on them: scale and shift the result instead, or use gg.full_like"
+            )
         if any(map(is_tracked, (*args, *params.values()))):
             raise TypeError(
                 f"{name}() makes constants, so a tracked Tensor among its arguments would lose its derivative: scale and shift the result instead, or pass t.detach() if that is meant"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import backend, tree
-from gpugrad.tape import Tensor, box, is_tracked, mark_mutated, plain
+from gpugrad.tape import BatchedError, Tensor, box, is_batched, is_tracked, mark_mutated, plain
 
 _REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_and": "all", "logical_or": "any"}
 _REMEDY = "Write it with the functions gg has, give it rules with gg.primitive and gg.defvjp, or pass t.detach() if no derivative is wanted."
@@ -32,6 +32,15 @@ def _our_ufunc(name: str) -> Callable[..., Any] | None:
 
 def _any_tracked(args: Any, params: Any) -> bool:
     return any(map(is_tracked, tree.flatten([args, params])[0]))
+
+
+def _refusal(name: str, given: Any, message: str) -> TypeError:
+    """The error for a tracked Tensor among what is ``given``: ``message``, unless it stands for many examples."""
+    if not any(map(is_batched, tree.flatten(given)[0])):
+        return TypeError(message)
+    return BatchedError(
+        f"{name} inside gg.vmap would see all examples as one array. Write it with the functions gg has, or make it a gg.primitive, which is given one after the other."
+    )
 
 
 # ------------------------------------------------------------------------------------------------- NumPy
@@ -56,7 +65,8 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **params: 
 def _write(call: Callable[..., Any], name: str, inputs: Sequence[Any], out: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """``out=``, or an in-place operator on an array: only where no derivative can be lost."""
     if any(map(is_tracked, (*inputs, *out))):
-        raise TypeError(f"{name} with out= (or an in-place operator on an array) would drop the derivative of a tracked Tensor: write y = {name}(...) instead")
+        message = f"{name} with out= (or an in-place operator on an array) would drop the derivative of a tracked Tensor: write y = {name}(...) instead"
+        raise _refusal(f"{name} with out=", [inputs, out], message)
     y = call(*map(plain, inputs), out=tuple(map(plain, out)), **params)
     for o in out:
         mark_mutated(plain(o))
@@ -69,9 +79,8 @@ _WRITES_INTO_FIRST = {"copyto", "fill_diagonal", "place", "put", "put_along_axis
 
 def _write_into_first(f: Callable[..., Any], name: str, args: Sequence[Any], params: dict[str, Any]) -> Any:
     if _any_tracked(args, params):
-        raise TypeError(
-            f"{name} writes into an array, which would drop the derivative of a tracked Tensor: write t.at[i].set(v) or t.at[i].add(v), or gg.where(mask, v, t)"
-        )
+        remedy = "write t.at[i].set(v) or t.at[i].add(v), or gg.where(mask, v, t)"
+        raise _refusal(name, [args, params], f"{name} writes into an array, which would drop the derivative of a tracked Tensor: {remedy}")
     y = f(*tree.map_leaves(plain, args), **tree.map_leaves(plain, params))
     if args:
         mark_mutated(plain(args[0]))
@@ -99,13 +108,22 @@ _ABOUT_ARRAYS = {
 }  # fmt: skip
 
 
+_ABOUT_SHAPES = {"ndim", "shape", "size"}
+
+
+def _as_one_example(x: Any) -> Any:
+    """An array of the shape that x has for who sees one example."""
+    return np.broadcast_to(np.zeros(()), x.shape) if is_batched(x) else plain(x)
+
+
 def _fall_back(f: Callable[..., Any], name: str, args: Any, params: Any) -> Any:
     """Without a derivative to lose, any function will do."""
     about = name.removeprefix("np.") in _ABOUT_ARRAYS
     if not about and _any_tracked(args, params):
         given = f" with {', '.join(params)}=" if params else ""
-        raise TypeError(f"gpugrad has no derivative for {name}{given}, and the Tensor is tracked. {_REMEDY}")
-    y = f(*tree.map_leaves(plain, args), **tree.map_leaves(plain, params))
+        raise _refusal(name, [args, params], f"gpugrad has no derivative for {name}{given}, and the Tensor is tracked. {_REMEDY}")
+    of = _as_one_example if f.__name__ in _ABOUT_SHAPES else plain
+    y = f(*tree.map_leaves(of, args), **tree.map_leaves(of, params))
     return y if about else tree.map_leaves(lambda v: _boxed(v, name), y)
 
 
@@ -129,7 +147,9 @@ def _cupy_override(self: Tensor, kernel: Any, *args: Any, **params: Any) -> Any:
         ours = _our_ufunc(name) if name != full_name and not writes and not given else None
         if ours is None:
             how = "with out= (or an in-place operator on an array) " if writes else ""
-            raise TypeError(f"the CuPy function {name!r} {how}would drop the derivative of a tracked Tensor. {_REMEDY}")
+            raise _refusal(
+                f"the CuPy function {name!r}", [args, given], f"the CuPy function {name!r} {how}would drop the derivative of a tracked Tensor. {_REMEDY}"
+            )
         return ours(*args)
     y = kernel(*map(plain, args), **{key: plain(value) for key, value in given.items()})
     return y if writes else box(y)

@@ -186,9 +186,11 @@ class Methods:
         return self.numpy().tolist()
 
     def __float__(self) -> float:
+        _refuse_batched(self, "float()")
         return float(self.item())
 
     def __complex__(self) -> complex:
+        _refuse_batched(self, "complex()")
         return complex(self.item())
 
     def __int__(self) -> int:
@@ -487,7 +489,7 @@ def _refuse_batched(t: Any, what: str) -> None:
     if tape.is_batched(t):
         raise tape.BatchedError(
             f"{what} inside gg.vmap: the Tensor stands for each of many examples, which need not agree. Choose by gg.where(condition, a, b) instead of if and "
-            "while; an index may be the Tensor itself, as in x[t]."
+            "while; an index may be the Tensor itself, as in x[t] of a Tensor x."
         )
 
 

@@ -14,18 +14,20 @@ from gpugrad import tree
 from gpugrad.ops.batch import leading
 from gpugrad.ops.fit import zeros_like
 from gpugrad.ops.shape import stack
-from gpugrad.tape import Batch, BatchedError, Op, Tensor, box, in_batch
+from gpugrad.tape import Batch, Op, Tensor, box, in_batch, is_batched
 
 
 def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's rule, which may leave gpugrad for NumPy or a kernel of its own: where it asks for the value of a batched Tensor it is called for each example."""
+    """A user's rule, which may leave gpugrad for NumPy or a kernel of its own: where it does not get on with batched Tensors it is called for each example."""
 
     @functools.wraps(f)
     def rule(*args: Any, **params: Any) -> Any:
         try:
             return f(*args, **params)
-        except BatchedError:
-            return each(functools.partial(f, **params), *args)
+        except Exception:  # BatchedError, or what a compiler of kernels says to a Tensor; what is wrong for each example too comes again
+            if not any(map(is_batched, tree.flatten(args)[0])):
+                raise
+        return each(functools.partial(f, **params), *args)
 
     return rule
 
