@@ -56,3 +56,25 @@ def complex_adjoint(f, x):
     g = rng.normal(size=y.shape) + 1j * rng.normal(size=y.shape)
     (back,) = gg.vjp(f, x)[1](g)
     np.testing.assert_allclose(np.sum(g * y_dot), np.sum(back * t), rtol=1e-10, atol=1e-12)
+
+
+def check_examples(f, *xs):
+    """vmap of ``f`` and of its pullback give what a loop over the examples, along the first axes, gives; all arguments batched, and each of them alone."""
+
+    def both(*args):
+        y, pull = gg.vjp(f, *args)
+        ys = list(y) if isinstance(y, (tuple, list)) else [y]
+        several = type(y) if isinstance(y, (tuple, list)) else None
+        g = [gg.cos(gg.arange(v.size, device=gg.asarray(v).device).reshape(v.shape)).data for v in ys]
+        return [*ys, *pull(several(g) if several else g[0])]
+
+    host = lambda v: gg.asarray(v).numpy()
+    for chosen in dict.fromkeys([tuple(range(len(xs))), *((i,) for i in range(len(xs)))]):
+        axes = tuple(0 if i in chosen else None for i in range(len(xs)))
+        args = [x if i in chosen else x[0] for i, x in enumerate(xs)]
+        got = gg.vmap(both, axes)(*args)
+        for k in range(len(xs[0])):
+            expected = both(*[x[k] if i in chosen else x for i, x in enumerate(args)])
+            for a, b in zip(got, expected, strict=True):
+                assert a.dtype == b.dtype
+                np.testing.assert_allclose(host(a)[k], host(b), rtol=1e-12, atol=1e-13)

@@ -81,6 +81,26 @@ def test_inside_transforms(put: Callable[[Any], Any]) -> None:
     np.testing.assert_allclose(host(gg.hvp(f, put(A), put(A))), 2 * np.exp(A) * np.cos(A) * A, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_inside_vmap(name: str, put: Callable[[Any], Any]) -> None:
+    """Of a Tensor that stands for many examples NumPy's functions are ours too."""
+    x = put(np.stack([A, 0.5 * A, A - 0.1]))
+    together = host(gg.vmap(CALLS[name])(x))
+    for y, row in zip(together, np.stack([A, 0.5 * A, A - 0.1]), strict=True):
+        np.testing.assert_allclose(y, CALLS[name](row), rtol=1e-11)
+
+
+def test_questions_about_one_example_of_many(put: Callable[[Any], Any]) -> None:
+    asked = []
+    gg.vmap(lambda t: asked.append((np.shape(t), np.ndim(t), np.size(t), np.size(t, 0), np.result_type(t, np.float32), np.iscomplexobj(t))) or t)(
+        put(np.stack([A] * 4))
+    )
+    assert asked == [((2, 3), 2, 6, 2, np.dtype(np.float64), False)]
+    for f in (np.unwrap, lambda t: np.add(t, 1.0, out=np.zeros((2, 3))), lambda t: np.copyto(np.zeros((2, 3)), t)):
+        with pytest.raises(TypeError, match=r"inside gg\.vmap|derivative"):
+            gg.vmap(f)(put(np.stack([A] * 4)))
+
+
 def test_questions_about_arrays_are_answered(tracked: Tensor) -> None:
     assert np.shape(tracked) == (2, 3) and np.ndim(tracked) == 2 and np.size(tracked) == 6
     assert np.result_type(tracked, np.float32) == np.float64 and not np.iscomplexobj(tracked)

@@ -16,7 +16,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from gpugrad.backend import namespace
 from gpugrad.kernels import reductions as kernels
 from gpugrad.kernels.arg_extremum import arg_extremum
-from gpugrad.ops.batch import Args, grow, leading, shift
+from gpugrad.ops.batch import Args, grow, leading, repeated, shift
 from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, multiply, not_equal, real, strong_multiply, where
 from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, is_half, ones_like, shape_of, zeros_like
 from gpugrad.ops.selection import sort
@@ -218,7 +218,7 @@ def _share_examples(op: Op, size: int, batched: Sequence[bool], args: Args, para
     g, y, x = args
     if batched[1] or batched[2]:
         return leading(axis=shift)(op, size, batched, args, params)
-    return strong_multiply(g, op(ones_like(y, dtype_of(g)), y, x, **params))
+    return strong_multiply(repeated(op(ones_like(y, dtype_of(g)), y, x, **params), size), g)
 
 
 _extremum_share = Op(

@@ -5,9 +5,10 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
-from derivatives import check
+from derivatives import check, check_examples
 
 import gpugrad as gg
+from gpugrad.ops import reduce
 from gpugrad.tape import Reverse
 
 RNG = np.random.default_rng(0)
@@ -307,24 +308,24 @@ def test_sum_and_mean_keep_nothing():
     assert y.node.y is y.value and y.node.vals[0] is t.value
 
 
-@pytest.mark.parametrize(
-    "f",
-    [
-        lambda x: gg.sum(x, (0, 2)),
-        lambda x: gg.mean(x, 1, keepdims=True),
-        lambda x: gg.prod(x, (0, 1)),
-        lambda x: gg.max(x, (0, 2)) * gg.min(x),
-        lambda x: gg.ptp(x, 1),
-        lambda x: gg.std(x, 1, ddof=1) + gg.var(x, (0, 1)).sum(),
-        lambda x: gg.cumsum(x, 1) * gg.cumprod(x, -1),
-        lambda x: gg.logsumexp(x, (1, 2)),
-        lambda x: gg.logsumexp(gg.where(x > 0, x, -np.inf), (1, 2)),
-        lambda x: gg.median(x, 1),
-        lambda x: gg.average(x, 1, gg.exp(x)),
-        lambda x: gg.nanmean(x, 0),
-        lambda x: x * gg.count_nonzero(x > 0, 1, keepdims=True) * gg.any(x > 0) + gg.argmax(x, 1, keepdims=True) * x * gg.all(x),
-    ],
-)
+_COMPOSED = [
+    lambda x: gg.sum(x, (0, 2)),
+    lambda x: gg.mean(x, 1, keepdims=True),
+    lambda x: gg.prod(x, (0, 1)),
+    lambda x: gg.max(x, (0, 2)) * gg.min(x),
+    lambda x: gg.ptp(x, 1),
+    lambda x: gg.std(x, 1, ddof=1) + gg.var(x, (0, 1)).sum(),
+    lambda x: gg.cumsum(x, 1) * gg.cumprod(x, -1),
+    lambda x: gg.logsumexp(x, (1, 2)),
+    lambda x: gg.logsumexp(gg.where(x > 0, x, -np.inf), (1, 2)),
+    lambda x: gg.median(x, 1),
+    lambda x: gg.average(x, 1, gg.exp(x)),
+    lambda x: gg.nanmean(x, 0),
+    lambda x: x * gg.count_nonzero(x > 0, 1, keepdims=True) * gg.any(x > 0) + gg.argmax(x, 1, keepdims=True) * x * gg.all(x),
+]
+
+
+@pytest.mark.parametrize("f", _COMPOSED)
 def test_devices_agree(f, put, device):
     y, g = gg.value_and_grad(lambda x: gg.sum(f(x) ** 2))(put(X))
     expected, h = gg.value_and_grad(lambda x: gg.sum(f(x) ** 2))(X)
@@ -400,3 +401,42 @@ def test_pytorchs_names_of_axes_and_axes_that_are_none_say_what_to_write(f):
     for axis in (1.0, "rows", (0, "rows")):
         with pytest.raises(TypeError, match="axis must be an integer"):
             f(x, axis=axis)
+
+
+# ---------------------------------------------------------------------------------- many examples
+
+
+@pytest.mark.parametrize("f", _COMPOSED)
+def test_inside_vmap(f, put):
+    check_examples(f, put(RNG.normal(size=(3, 2, 3, 4))))
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, -1])
+def test_places_and_truths_inside_vmap(axis, keepdims, put):
+    x = np.round(RNG.normal(size=(3, 4, 5)))
+    for name in ("argmax", "argmin", "any", "all", "count_nonzero"):
+        ours, numpys = getattr(gg, name), getattr(np, name)
+        got = gg.vmap(lambda x, f=ours: f(x, axis, keepdims=keepdims))(put(x))
+        np.testing.assert_array_equal(gg.asarray(got).numpy(), np.stack([numpys(row, axis, keepdims=keepdims) for row in x]))
+    numbers = put(x[:, 0, 0])
+    np.testing.assert_array_equal(gg.asarray(gg.vmap(gg.argmax)(numbers)).numpy(), [0, 0, 0])
+    np.testing.assert_array_equal(gg.asarray(gg.vmap(lambda x: gg.argmin(x, -1))(numbers)).numpy(), [0, 0, 0])
+
+
+@pytest.mark.parametrize("f", [gg.max, gg.var], ids=["max", "var"])
+def test_what_depends_on_the_cotangent_alone_is_found_once(f, monkeypatch):
+    """The pullbacks of many cotangents read x once: who is the largest, and by how much elements deviate, is the same for all of them."""
+    x, gs = RNG.normal(size=(6, 50)), RNG.normal(size=(8, 6))
+    seen = []
+    for op in (reduce._extremum_share, reduce._deviations):
+        monkeypatch.setattr(op, "f", lambda a, *rest, f=op.f, **params: seen.append(np.broadcast(a, *rest).size) or f(a, *rest, **params))
+    pull = gg.vjp(lambda x: f(x, 1), x)[1]
+    rows = gg.vmap(pull)(gs)[0]
+    assert seen == [x.size]
+    np.testing.assert_allclose(rows, np.stack([pull(g)[0] for g in gs]), rtol=1e-12)
+
+
+def test_a_share_of_nothing_is_nothing_whatever_the_cotangent_is():
+    pull = gg.vjp(lambda x: gg.max(x), np.array([1.0, 3.0, 2.0]))[1]
+    np.testing.assert_array_equal(gg.vmap(pull)(np.array([np.inf, 2.0]))[0], [[0, np.inf, 0], [0, 2, 0]])

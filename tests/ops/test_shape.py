@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from derivatives import check, complex_adjoint
+from derivatives import check, check_examples, complex_adjoint
 
 import gpugrad as gg
 
@@ -140,6 +140,22 @@ def test_values_are_those_of_numpy(case):
 def test_derivatives(case):
     _, f, *shapes = case
     check(lambda *xs: f(gg, *xs), *[np.asarray(RNG.normal(size=s)) for s in shapes])
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_inside_vmap(case, device, put):
+    name, f, *shapes = case
+    if device != "cpu" and name in ("stack 0-d", "diff ends"):
+        pytest.skip("the numbers in them become NumPy arrays")
+    check_examples(lambda *xs: f(gg, *xs), *[put(RNG.normal(size=(2, *s))) for s in shapes])
+
+
+def test_a_border_that_depends_on_the_example(put):
+    check_examples(lambda x, v: gg.pad(x, 1, constant_values=v), put(RNG.normal(size=(3, 2, 2))), put(RNG.normal(size=3)))
+
+
+def test_an_inferred_length_of_no_examples(put):
+    assert gg.vmap(lambda x: gg.reshape(x, (3, -1)))(put(np.zeros((0, 2, 6)))).shape == (0, 3, 4)
 
 
 @pytest.mark.parametrize(
