@@ -76,9 +76,8 @@ def _of_derivative_along(f: Callable[..., Any], primals: Any, tangents: Any, wit
             y = f(*inputs) if isinstance(primals, tuple) else f(inputs)
         check_scalar(y, "Hessian-vector product")
         dual = node_at(inner, _strip_above(y, inner))
-        along = None if dual is None else _strip_above(dual.tangent, outer)
-    end = node_at(outer, along)
-    found = {} if end is None else pull_back([(end, unit_like(along.value))], free=True)
+    along = None if dual is None else _strip_above(dual.tangent, outer)
+    found = {} if along is None or (end := node_at(outer, along)) is None else pull_back([(end, unit_like(along.value))], free=True)
     products = own_all([zeros_like(x) if found.get(leaf) is None else found[leaf] for x, leaf in zip([*xs, *xs], [*by_x, *by_v])], vs)
     gradient = tree.unflatten(structure, products[len(xs) :]) if with_gradient else None
     return unbox(y, outer), gradient, tree.unflatten(structure, products[: len(xs)])
@@ -94,8 +93,10 @@ def block_hvp(f: Callable[..., Any], primals: Any, tangents: Any, memory: int = 
             were recorded are counted, which is what it needs at most. It is never less than one vector.
 
     Raises:
-        ValueError: tangents of another structure, shape or number; the error names the parameter. Others as in :func:`hvp`.
+        ValueError: tangents of another structure, shape or number, and it names the parameter; no memory. Others as in :func:`hvp`.
     """
+    if memory <= 0:
+        raise ValueError(f"block_hvp: got memory={memory}, expected the number of bytes that the vectors pushed at once may take")
     xs = _positional(primals)
     run = _Reverse(grad(f, argnums=tuple(range(len(xs)))), xs, False, RecordedLeaf)
     leaves, steps = [leaf for _, leaf in run.boxes], steps_to(run.nodes)
@@ -118,7 +119,9 @@ def _blocks(tangents: Any, primals: Any, run: _Reverse) -> list[Any]:
     for v, (x, _), place in zip(vs, run.boxes, tree.paths(primals, "primals"), strict=True):
         shape = shape_of(v)
         if not shape or shape[1:] != shape_of(x):
-            raise ValueError(f"the block of tangents of {place} has shape {shape}, expected (K, {', '.join(map(str, shape_of(x)))}): K vectors, one after the other")
+            raise ValueError(
+                f"the block of tangents of {place} has shape {shape}, expected (K, {', '.join(map(str, shape_of(x)))}): K vectors, one after the other"
+            )
         sizes.setdefault(shape[0], place)
         out.append(fitted(v, x, f"block of tangents of {place}"))
     if len(sizes) > 1:

@@ -239,7 +239,8 @@ class Op:
                 break
         else:
             return self.compute(args, params)
-        level, kin = UNTRACKED, None
+        level = UNTRACKED
+        kin: Any = None
         vals, parents = [], []
         inner = False
         for a in args:
@@ -262,7 +263,7 @@ class Op:
             if inner and (level != UNTRACKED or not self.differentiable):
                 vals = [constant(v) for v in vals]
             return box(self(*vals, **params))
-        if self.dual is not None and kin.mode is FORWARD:  # type: ignore[union-attr]
+        if self.dual is not None and kin.mode is FORWARD:
             y, t = self.dual([p and p.tangent for p in parents], *vals, **params)
             return tuple(map(_dual_number, y, t, [level] * len(y))) if type(y) is tuple else _dual_number(y, t, level)
         y = self(*vals, **params) if inner else self.compute(vals, params)

@@ -55,12 +55,14 @@ def flatten_like(tree: Any, structure: Any, what: str) -> list[Any]:
     """The leaves of ``tree``, which must have this structure.
 
     Raises:
-        ValueError: it has another; both are shown.
+        ValueError: it has another; both are shown, and what is missing or too much.
     """
-    got = flatten(tree)[1]
+    leaves, got = flatten(tree)
     if got != structure:
-        raise ValueError(f"{what} must be a nest of the same structure as what it belongs to: got {got}, expected {structure}")
-    return _in_order_of(structure, tree)
+        there, wanted = paths(got), paths(structure)
+        differences = [f"; {p or 'the whole'} is {how}" for a, b, how in ((wanted, there, "missing"), (there, wanted, "too much")) for p in a if p not in b][:4]
+        raise ValueError(f"{what} must be a nest of the same structure as what it belongs to: got {got}, expected {structure}{''.join(differences)}")
+    return leaves if type(structure) in (list, tuple) and all(part is LEAF for part in structure) else _in_order_of(structure, tree)
 
 
 def _in_order_of(structure: Any, tree: Any) -> list[Any]:

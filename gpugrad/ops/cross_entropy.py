@@ -13,13 +13,14 @@ import numpy as np
 
 from gpugrad.backend import check_integer, mixed_devices, namespace
 from gpugrad.kernels import cross_entropy as kernels
+from gpugrad.kernels import reductions
 from gpugrad.ops import reduce
 from gpugrad.ops.batch import in_turn, with_axis
 from gpugrad.ops.elementwise import equal, not_equal, strong_multiply, where
 from gpugrad.ops.fit import astype, dtype_of, is_unit, shape_of, total_of
 from gpugrad.ops.labels import checked_labels, checked_weight, class_axis, counts, derivative_node, rows
 from gpugrad.ops.loss import REDUCTIONS, check_reduction, mean_of
-from gpugrad.ops.rules import Sample, general
+from gpugrad.ops.rules import Sample, composed, general
 from gpugrad.ops.shape import expand_dims, reshape
 from gpugrad.ops.softmax import log_softmax, softmax, softmax_slope
 from gpugrad.tape import FORWARD, Op, is_inexact
@@ -56,6 +57,9 @@ def target_sum(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: 
 
 def _by_x(x: Any, labels: Any, probabilities: Any, weight: Any, t: Any, smoothing: float, ignore_index: int, reduction: str) -> Any:
     """The residual's Jacobian by x, which is symmetric, times t."""
+    if type(labels) is np.ndarray and weight is None and not smoothing and (labels != ignore_index).all():  # the commonest by far: all factors are one number
+        slope = softmax_slope(t, softmax(x), axis=(1,))
+        return slope * (1 / len(labels)) if reduction == "mean" and len(labels) else slope
     total = target_sum(x, labels, probabilities, weight, smoothing, ignore_index)
     factor = astype(total * _scale(x, labels, weight, ignore_index, reduction), dtype_of(x), copy=False)
     return strong_multiply(factor, softmax_slope(t, softmax(x), axis=(1,)))  # whatever the logits of an ignored row are
@@ -121,6 +125,41 @@ def _push_forward_to_value(tangents: Any, _y: Any, x: Any, labels: Any, probabil
     return _push_loss(t_x, _of_probabilities(t_q, x, weight, options["smoothing"], reduction), residual, x, reduction)
 
 
+# ---------------------------------------------------------------------------------- the loss with its tangent, of which Hessian-vector products are made
+
+
+def _dual_meaning(x: Any, t: Any, labels: Any, probabilities: Any, weight: Any, **options: Any) -> Any:
+    loss, residual = _with_residual(x, labels, probabilities, weight, **options)
+    return loss, _push_loss(t, None, residual, x, options["reduction"]), residual
+
+
+def _dual_value(x: Any, t: Any, *others: Any, reduction: str, **options: Any) -> tuple[Any, Any, Any]:
+    loss, residual = _fused(x, *others, reduction=reduction, **options)
+    total = reductions.total(residual * t, axis=(1,) if reduction == "none" else (0, 1))
+    return loss, total.reshape(loss.shape), residual
+
+
+def _dual_vjp(needs: Any, gs: Any, ys: Any, x: Any, t: Any, labels: Any, probabilities: Any, weight: Any, **options: Any) -> list[Any]:
+    g, g_along, g_residual = gs
+    along = None if g_along is None or is_unit(g_along) else _of_rows(g_along, options["reduction"])
+    through = g_residual if g_along is None else total_of(t if along is None else along * t, g_residual)
+    of_x, _, of_q, _ = _pull_back((needs[0], False, needs[3], False), [g, through], (ys[0], ys[2]), x, labels, probabilities, weight, **options)
+    of_t = None if g_along is None or not needs[1] else ys[2] if along is None else along * ys[2]
+    return [of_x, of_t, None, of_q, None]
+
+
+def _dual(tangents: Any, x: Any, labels: Any, probabilities: Any, weight: Any, **options: Any) -> Any:
+    t_x, _, t_q, _ = tangents
+    if t_x is not None and t_q is None:
+        y, t, _ = _loss_and_tangent(x, t_x, labels, probabilities, weight, **options)
+        return y, t
+    y = _value(x, labels, probabilities, weight, **options)
+    return y, _push_forward_to_value(tangents, y, x, labels, probabilities, weight, **options)
+
+
+# ---------------------------------------------------------------------------------- many examples
+
+
 def _batched(op: Op, size: int, batched: Any, args: Any, params: dict[str, Any]) -> Any:
     """The rows of all examples as those of one, reduced by example; but each by itself where the weights of the classes differ."""
     if batched[3]:
@@ -175,7 +214,17 @@ _value = general(
     _push_forward_to_value,
     samples=_samples(),
     batch=_batched,
+    dual=_dual,
     doc="The loss alone, where no gradient by the logits is asked for.",
+)
+
+_loss_and_tangent = composed(
+    "cross_entropy_dual",
+    _dual_value,
+    _dual_meaning,
+    _dual_vjp,
+    samples=[Sample(s.args[0], s.args[0], *s.args[1:], **s.params) for s in _samples()],
+    doc="The loss, its tangent and the residual.",
 )
 
 

@@ -64,7 +64,8 @@ def _vjp(needs: Sequence[bool], cotangents: Any, ys: Any, x: Any, w: Any, _b: An
 def _adjoint_value(g_y: Any, g_t: Any, y: Any, x: Any, w: Any, t_x: Any, t_w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     by_x, by_w, by_b, by_t_x, by_t_w, by_t_b = needs
     join, n = namespace(x).concatenate, len(x)
-    dz, s = (g_y, g_t) if y is None else (masks.positive(g_y, y), masks.positive(g_t, y))
+    dz, db = (g_y, reductions.total(g_y, axis=(0,)).reshape(-1) if by_b else None) if y is None else kernels.act_backward(g_y, y, act="relu")
+    s = g_t if y is None else masks.positive(g_t, y)
     both = join([dz, s]) if by_t_x or (by_w and t_x is not None) else None
     below = blas.matmul(both, w.T) if by_x and by_t_x else None
     dx = None if not by_x else blas.matmul(dz, w.T) if below is None else below[:n]
@@ -73,8 +74,8 @@ def _adjoint_value(g_y: Any, g_t: Any, y: Any, x: Any, w: Any, t_x: Any, t_w: An
     dw = None if not by_w else blas.matmul(x.T, dz) if t_x is None else blas.matmul(join([x, t_x]).T, both)
     dt_x = None if not by_t_x else blas.matmul(s, w.T) if below is None else below[n:]
     dt_w = blas.matmul(x.T, s) if by_t_w else None
-    db, dt_b = (reductions.total(v, axis=(0,)).reshape(-1) if by else None for v, by in ((dz, by_b), (s, by_t_b)))
-    return _given(dx, dw, db, dt_x, dt_w, dt_b)
+    dt_b = reductions.total(s, axis=(0,)).reshape(-1) if by_t_b else None
+    return _given(dx, dw, db if by_b else None, dt_x, dt_w, dt_b)
 
 
 def _adjoint_meaning(g_y: Any, g_t: Any, y: Any, x: Any, w: Any, t_x: Any, t_w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
