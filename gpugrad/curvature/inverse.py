@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ class Inverse(Operator):
                 f"{self.method} has not converged in {solved.iterations} products: |b - A x| is {solved.residual / norm:.2g} |b|, tol is {self.tol:.2g}. "
                 "Raise maxiter or tol, add damping, or give a preconditioner",
                 RuntimeWarning,
-                stacklevel=6,
+                stacklevel=_outside(),
             )
         return self.range.read(x)[0]
 
@@ -101,3 +102,11 @@ class Inverse(Operator):
 
     def __repr__(self) -> str:
         return f"Inverse by {self.method} of {self.of!r}"
+
+
+def _outside() -> int:
+    """How many calls up the first line lies that is not the library's."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "gpugrad":
+        frame, level = frame.f_back, level + 1
+    return level

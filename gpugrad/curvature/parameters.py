@@ -31,7 +31,7 @@ class Parameters:
         self.module = params if isinstance(params, Module) else module
         nest = dict(params.named_parameters()) if isinstance(params, Module) else params
         found, self.structure = tree.flatten(nest)
-        self.names = list(nest) if _is_flat_dict(nest) else tree.paths(nest, "params" if self.structure is tree.LEAF else "")
+        self.names = _names(nest)
         if not found:
             raise ValueError(f"there is nothing to differentiate by: {type(params).__name__} holds no parameters")
         self.leaves = [_constant(x, f"parameter {name}") for x, name in zip(found, self.names, strict=True)]
@@ -114,8 +114,11 @@ def refuse_training(module: Module | None, several: bool) -> None:
             )
 
 
-def _is_flat_dict(nest: Any) -> bool:
-    return isinstance(nest, dict) and all(isinstance(k, str) and not isinstance(x, (dict, list, tuple)) and x is not None for k, x in nest.items())
+def _names(nest: Any) -> list[str]:
+    """What each parameter is called: ``layers[0]``, or in a module ``layers.0.weight``."""
+    if isinstance(nest, dict) and all(isinstance(key, str) for key in nest):
+        return [path for key, x in nest.items() for path in tree.paths(x, key)]
+    return tree.paths(nest, "" if isinstance(nest, (dict, list, tuple)) else "params")
 
 
 def _constant(x: Any, name: str) -> Any:

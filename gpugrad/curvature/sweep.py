@@ -99,7 +99,7 @@ def _checked(data: Any) -> Any:
         raise TypeError(f"data is a {type(data).__name__} of arrays, expected an iterable of batches: write [{_example(data)}] for a single batch")
     if not isinstance(data, Iterable):
         raise TypeError(f"data is {type(data).__name__}, expected an iterable of batches, such as a list or a DataLoader")
-    if iter(data) is data:
+    if isinstance(data, Iterator):
         raise TypeError(
             f"data is a {type(data).__name__}, which can be gone through once only; every product needs all of it: give list(data), or a DataLoader"
         )

@@ -30,7 +30,8 @@ class Space:
 
     - flat: an array (N,), the parts one after another, each in C order;
     - columns: an array (N, K) of K vectors;
-    - a nest like ``structure`` with arrays of the parts' shapes, or of shapes (K, *shape) for K vectors.
+    - a nest like ``structure`` with arrays of the parts' shapes, or of shapes (K, *shape) for K vectors. (Of what has no nest but is one array: what is not flat,
+      or columns.)
 
     Args:
         names: what messages call the parts.
@@ -59,7 +60,7 @@ class Space:
 
     def fits(self, other: Space) -> bool:
         """Whether their vectors have the same parts."""
-        return (self.shapes, self.dtypes, self.device, self.structure) == (other.shapes, other.dtypes, other.device, other.structure)
+        return all(getattr(self, name) == getattr(other, name) for name in ("names", "shapes", "dtypes", "device", "structure"))
 
     def zeros(self, index: int, count: int | None) -> Any:
         """A part of zeros, or of ``count`` vectors of zeros."""
@@ -80,7 +81,7 @@ class Space:
         boxed = any(type(x) is Tensor for x in tree.flatten(v)[0])
         is_array = type(v) is Tensor or backend.is_array(v)
         shape = shape_of(v) if is_array else ()
-        if is_array and len(shape) in (1, 2) and shape[0] == self.size and (len(shape) == 2 or self.structure is not tree.LEAF or self.shapes[0] != shape):
+        if is_array and len(shape) in (1, 2) and shape[0] == self.size:
             v = _untracked(self._checked(v, what, self.dtype))
             return (self._split(v), Form("flat", None, boxed)) if len(shape) == 1 else (self._split(v.T), Form("columns", shape[1], boxed))
         if is_array and self.structure is not tree.LEAF:
@@ -133,13 +134,13 @@ class Space:
         if form.layout == "nest":
             return tree.unflatten(self.structure, leaves)
         lead = () if form.layout == "flat" else (form.number,)
-        joined = concatenate([reshape(x, (*lead, -1) if math.prod(shape_of(x)) else (*lead, 0)) for x in leaves], axis=-1, dtype=self.dtype)
+        joined = concatenate([reshape(x, (*lead, math.prod(shape_of(x)[len(lead) :]))) for x in leaves], axis=-1, dtype=self.dtype)
         return joined if form.layout == "flat" else joined.T
 
     def flat(self, nest: Any) -> Any:
         """A nest (or flat vector) as a flat vector."""
         leaves, form = self.read(nest)
-        return self.write(leaves, form._replace(layout="flat"))
+        return self.write(leaves, form._replace(layout="flat" if form.number is None else "columns"))
 
     def nest(self, flat: Any) -> Any:
         """A flat vector (or nest) as a nest."""

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from gpugrad.nn.module import Module
 
 
+held: dict[int, bool] = {}  # Tensors that hold other values for now (functional_call), by identity, and whether they are parameters
+
+
+def is_parameter(t: Tensor) -> bool:
+    """Whether a Tensor of a module is one of its parameters, whatever it holds for now."""
+    return held.get(id(t), t.requires_grad)
+
+
 class Contents:
     """The part of :class:`gpugrad.nn.Module` that finds what is in it."""
 
@@ -41,7 +49,7 @@ class Contents:
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """(path, parameter) of every leaf Tensor that requires grad and is not declared as a buffer."""
-        return ((path, t) for path, t, declared in self._tensors() if t.requires_grad and not declared)
+        return ((path, t) for path, t, declared in self._tensors() if is_parameter(t) and not declared)
 
     def parameters(self) -> Iterator[Tensor]:
         """Every leaf Tensor that requires grad and is not declared as a buffer."""
@@ -49,7 +57,7 @@ class Contents:
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """(path, buffer) of every Tensor that is declared as one or does not require grad."""
-        return ((path, t) for path, t, declared in self._tensors() if declared or not t.requires_grad)
+        return ((path, t) for path, t, declared in self._tensors() if declared or not is_parameter(t))
 
     def buffers(self) -> Iterator[Tensor]:
         """Every Tensor that is declared as a buffer or does not require grad."""
@@ -59,7 +67,7 @@ class Contents:
         """(path, Tensor, whether it is declared as a buffer)."""
         paths = set()
         for path, t, declared in _walk(self):
-            if type(t) is Tensor and t.is_leaf and (declared or t.requires_grad or not path.rpartition(".")[2].startswith("_")):
+            if type(t) is Tensor and (id(t) in held or t.is_leaf) and (declared or is_parameter(t) or not path.rpartition(".")[2].startswith("_")):
                 if path in paths:
                     raise ValueError(f"{type(self).__name__} has two Tensors under the path {path!r}, of which a state dict would lose one: rename a key")
                 paths.add(path)

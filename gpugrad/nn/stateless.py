@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpugrad import backend, tree
+from gpugrad.nn.contents import held, is_parameter
 from gpugrad.nn.module import Module
 from gpugrad.tape import Tensor
 
@@ -59,6 +60,8 @@ def call_with(tensors: Iterable[Tensor], values: Iterable[Any], f: Callable[[], 
 @contextmanager
 def _substituted(tensors: Iterable[Tensor], values: Iterable[Any]) -> Iterator[set[int]]:
     kept = [(t, t.value, t.node) for t in tensors]
+    outer = dict(held)
+    held.update({id(t): is_parameter(t) for t, _, _ in kept})
     try:
         for (t, _, _), v in zip(kept, values, strict=True):
             t.value, t.node = (v.value, v.node) if type(v) is Tensor else (v, None)
@@ -66,6 +69,8 @@ def _substituted(tensors: Iterable[Tensor], values: Iterable[Any]) -> Iterator[s
     finally:
         for t, value, node in kept:
             t.value, t.node = value, node
+        held.clear()
+        held.update(outer)
 
 
 def _kept_apart(y: Any, swapped: set[int]) -> Any:

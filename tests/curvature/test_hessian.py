@@ -47,6 +47,21 @@ def test_hessian_of_every_loss_is_the_dense_one(name: str) -> None:
     assert_allclose(HessianOperator(lambda m, batch: loss(m(batch[0]), batch[1]), m, [(x, y)], memory=0) @ v, dense @ v, **CLOSE)
 
 
+@pytest.mark.parametrize("memory", [None, 0])
+def test_a_loss_may_ask_the_module_for_its_parameters(memory: int | None) -> None:
+    """As weight decay does, in every mode of differentiation and of none."""
+    m, x, y = net(), reals(N, 4), labels(N, 3)
+    decayed = lambda m, b: F.cross_entropy(m(b[0]), b[1]) + gg.sqrt(sum(gg.sum(p**2) for p in m.parameters()))
+    H = HessianOperator(decayed, m, [(x, y)], memory=memory)
+    flat = lambda p: F.cross_entropy(nn.functional_call(m, p, x), y) + gg.sqrt(sum(gg.sum(v**2) for v in p.values()))
+    D, v = dense_hessian(flat, parameters(m)), reals(H.shape[0])
+    assert_allclose(H @ v, D @ v, **CLOSE)
+    assert_allclose(H.to_dense(), D, **CLOSE)
+    assert_allclose(H.at(m).value(), decayed(m, (x, y)).item(), rtol=1e-12)
+    assert_allclose(H.block("0.bias") @ reals(5), D[20:25, 20:25] @ reals(5), **CLOSE)
+    assert [path for path, _ in m.named_parameters()] == list(parameters(m))
+
+
 def test_nothing_is_left_in_the_module() -> None:
     m = module(lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)))
     before = {path: (id(t.data), t.data.copy(), t.requires_grad, t.grad) for path, t in m._named_tensors()}

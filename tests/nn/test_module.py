@@ -200,6 +200,32 @@ def test_deepcopy_gives_a_module_of_its_own():
     assert net.first.weight.numpy().any()
 
 
+def test_functional_call_leaves_parameters_parameters_whatever_they_hold():
+    """So that weight decay that is written into forward counts in every mode, and with plain arrays."""
+
+    class Decayed(Net):
+        def forward(self, x):
+            assert [path for path, _ in self.named_buffers()] == buffers
+            return gg.mean(super().forward(x) ** 2) + sum(gg.sum(p**4) for p in self.parameters())
+
+    net = Decayed().to(np.float64)
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    buffers = [path for path, _ in net.named_buffers()]
+    values = {path: p.numpy().copy() for path, p in net.named_parameters()}
+    loss = lambda p: nn.functional_call(net, p, x)
+    expected = gg.mean(Net.forward(net, x) ** 2).item() + sum((v**4).sum() for v in values.values())
+    assert_allclose(loss(values).item(), expected, rtol=1e-12)
+    v = {path: np.ones_like(a) for path, a in values.items()}
+    grads = gg.grad(loss)(values)
+    assert_allclose(gg.jvp(loss, (values,), (v,))[1], sum(g.sum() for g in grads.values()), rtol=1e-12)
+    for mode in ("forward-over-reverse", "reverse-over-forward"):
+        product = gg.hvp(loss, values, v, mode=mode)
+        difference = gg.grad(loss)({path: a + 1e-6 for path, a in values.items()})
+        for path, g in grads.items():
+            assert_allclose(product[path], (difference[path] - g) / 1e-6, rtol=1e-3, atol=1e-4)
+    assert [path for path, _ in net.named_parameters()] == list(values)
+
+
 def test_functional_call_differentiates_a_module_as_a_function_of_its_parameters():
     net = Net().to(np.float64)
     x = np.random.default_rng(0).normal(size=(5, 3))
