@@ -68,6 +68,7 @@ def _kept_on_disk(dispatcher: Any) -> Any:
 
         disk = dispatcher._cache = _Disk(dispatcher.py_func)
         compile_without_lock = dispatcher.compile
+        entered: set[Any] = set()
     except (ImportError, AttributeError) as error:
         _warn_once(f"Numba {numba.__version__} works in another way than was expected: {error}")
         return dispatcher
@@ -76,8 +77,11 @@ def _kept_on_disk(dispatcher: Any) -> Any:
         met = numba.core.sigutils.normalize_signature(signature)[0]
         with global_compiler_lock, disk.locked():
             found = compile_without_lock(tuple(map(_writable, met)))
-        if any(map(_is_read_only, met)):
-            dispatcher._insert([t._code for t in met], found)  # next time it is found without asking Python
+            if (
+                any(map(_is_read_only, met)) and met not in entered
+            ):  # next time it is found without asking Python; what threads enter twice is ambiguous, and never found
+                entered.add(met)
+                dispatcher._insert([t._code for t in met], found)
         return found
 
     dispatcher.compile = compile

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import overload
 
 from gpugrad import jit
-from gpugrad.kernels import activations
+from gpugrad.kernels import activations, periods_cpu
 from gpugrad.kernels.elementary_cpu import exp_of_negative, expm1, gelu_inner, normal_cdf, normal_pdf, sigmoid, softplus, tanh
 
 TANH, SIGMOID, SILU, GELU, GELU_TANH, ELU, SOFTPLUS = (activations.CODES[act] for act in activations.CURVED)
@@ -192,16 +192,12 @@ def _bend_of(act: int) -> Any:
 
 def _run(loop: Any, arrays: tuple[Any, ...], wanted: tuple[bool, ...], act: str, a: float, b: float) -> list[Any]:
     """The results of a loop over arrays, taken as they lie in memory; None where one is not wanted."""
-    arrays, transposed = activations.as_in_memory(*arrays)
+    is_repeated = any(x.ndim and x.strides[0] == 0 for x in arrays)
+    arrays, transposed = (arrays, False) if is_repeated else activations.as_in_memory(*arrays)
     x = arrays[-1]
     ys = [np.empty(x.shape, x.dtype) if w else None for w in wanted]
-    flat = [None if y is None else y.reshape(-1) for y in (*arrays, *ys)]
-    run, n, a, b = loop(activations.CODES[act]), x.size, float(a), float(b)
-    least = jit.LEAST if act in activations.FLAT else jit.LEAST // 4
-    if n < 2 * least:
-        run(*flat, a, b, 0, n)
-    else:
-        jit.split(lambda start, stop: run(*flat, a, b, start, stop), n, least)
+    flat = [None if y is None else periods_cpu.vector(y, x.shape) for y in (*arrays, *ys)]
+    periods_cpu.over(loop(activations.CODES[act]), [*flat, float(a), float(b)], x.size, jit.LEAST if act in activations.FLAT else jit.LEAST // 4)
     return [y if y is None or not transposed else y.T for y in ys]
 
 

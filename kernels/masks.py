@@ -97,8 +97,12 @@ def is_mask(mask: Any, x: Any) -> bool:
     return is_array(mask) and is_array(x) and mask.dtype == bool and mask.shape == x.shape
 
 
-def operands(d: Any, *others: Any) -> list[Any] | None:
-    """Flat arrays, and numbers of the dtype of d; None where there is anything else. A broadcast number, as the cotangent of a sum is, is that number."""
+def _in_full(x: Any, shape: tuple[int, ...]) -> Any:
+    return (x if x.shape == shape else namespace(x).broadcast_to(x, shape)).ravel()
+
+
+def operands(d: Any, *others: Any, vector: Callable[[Any, tuple[int, ...]], Any] = _in_full) -> list[Any] | None:
+    """Arrays as vectors, and numbers of the dtype of d; None where there is anything else. A broadcast number, as the cotangent of a sum is, is that number."""
     found = []
     for x in (d, *others):
         if type(x) in (int, float):
@@ -107,10 +111,10 @@ def operands(d: Any, *others: Any) -> list[Any] | None:
             return None
         elif namespace(x) is np and x.size and not any(x.strides):
             found.append(x[(0,) * x.ndim])
-        elif x.shape == d.shape:
-            found.append(x.ravel())
-        elif x.size < d.size and _broadcasts(x.shape, d.shape):  # a row or a column: laid out in full it costs a pass, the reference costs ten
-            found.append(namespace(x).broadcast_to(x, d.shape).ravel())
+        elif x.shape == d.shape or (
+            x.size < d.size and _broadcasts(x.shape, d.shape)
+        ):  # a row or a column: laid out in full it costs a pass, the reference costs ten
+            found.append(vector(x, d.shape))
         else:
             return None
     return found

@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import overload
 
 from gpugrad import jit
-from gpugrad.kernels import masks
+from gpugrad.kernels import masks, periods_cpu
 
 
 def at(x: Any, i: Any) -> Any:
@@ -125,15 +125,11 @@ def _run_parts(y, z, d, mask, start, stop):  # type: ignore[no-untyped-def]
 
 def _shared(run: Any, outputs: list[Any], *args: Any) -> None:
     """``run`` over all elements, on several threads where there are enough of them. They are counted by unsigned integers: only then do the loops vectorise."""
-    flat, n, of = [y.reshape(-1) for y in outputs], outputs[0].size, np.uint64
-    if n < 2 * jit.LEAST:
-        run(*flat, *args, of(0), of(n))
-    else:
-        jit.split(lambda start, stop: run(*flat, *args, of(start), of(stop)), n, jit.LEAST)
+    periods_cpu.over(run, [*[y.reshape(-1) for y in outputs], *args], outputs[0].size, jit.LEAST, np.uint64)
 
 
 def _masked(runs: dict[str, Any], what: str, reference: Callable[..., Any], arguments: int, d: Any, *others: Any, outputs: int = 1) -> Any:
-    read = masks.operands(d, *others)
+    read = masks.operands(d, *others, vector=periods_cpu.vector)
     if read is None:
         return reference(d, *others)
     ys = [np.empty(d.shape, d.dtype) for _ in range(outputs)]

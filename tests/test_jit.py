@@ -286,3 +286,25 @@ def test_read_only_arrays_get_the_code_of_the_others():
     assert y.tolist() == [3, 3, 3]
     add(y, y)
     assert y.tolist() == [6, 6, 6] and len(getattr(add, "signatures", [0])) == 1
+
+
+def test_read_only_arrays_that_several_threads_meet_first_are_found_afterwards(folder: Path) -> None:
+    """Entered twice, a type is ambiguous: each call then asked Python, at a thousand times the cost."""
+    script = """
+import threading, numpy as np, kernel_module
+kernel, asked = kernel_module.kernel, []
+compile = kernel.compile
+kernel.compile = lambda signature: asked.append(signature) or compile(signature)
+x, y = np.broadcast_to(np.ones(1000), (2, 1000))[0], np.empty(1000)
+barrier = threading.Barrier(4)
+def work():
+    barrier.wait()
+    kernel(x, y)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+first = len(asked)
+for _ in range(3): kernel(x, y)
+print(first > 1, len(asked) - first)
+"""
+    assert finish(start(script)) == ["True", "0"]

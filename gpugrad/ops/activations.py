@@ -16,7 +16,7 @@ import numpy as np
 from gpugrad import backend
 from gpugrad.kernels import activations as kernels
 from gpugrad.kernels import masks
-from gpugrad.ops.batch import spread
+from gpugrad.ops.batch import laid_out, spread
 from gpugrad.ops.elementwise import clip, exp, greater, greater_equal, less_equal, multiply, of_array, tanh, where
 from gpugrad.ops.fit import dtype_of, total_of, zeros_like
 from gpugrad.ops.rules import Sample, elementwise, general
@@ -214,6 +214,7 @@ where_positive = elementwise(
     of_array(masks.positive),
     lambda c, _out, _d, y: where_positive(c, y),
     lambda c, _out, _d, _y: zeros_like(c),
+    batch=laid_out,
     samples=[Sample((3, 4), (3, 4), domain=(0.1, 2.0)), Sample((3, 4), (4,), domain=((-2.0, 2.0), (-2.0, -0.1))), Sample((), (), domain=(0.1, 2.0))],
     doc="``d`` where ``y`` is positive (or nan), else 0: what the derivative of relu does to a cotangent or tangent.",
 )

@@ -320,3 +320,29 @@ def test_gelu_of_complex_numbers_is_refused() -> None:
 def test_every_activation_has_parameters_to_be_tested_with() -> None:
     assert set(PARAMETERS) <= set(CURVED + FLAT)
     assert set(ULPS) == set(VALUES) == set(CURVED + FLAT)
+
+
+# ------------------------------------------------------------------------------------------------- shapes that broadcast
+
+
+@every_twin
+@every_activation
+@pytest.mark.parametrize("shapes", [((3, 4, 5), (4, 5)), ((4, 5), (3, 4, 5)), ((3, 1, 5), (4, 5)), ((), (4, 5)), ((4, 5), ())], ids=str)
+def test_shapes_that_broadcast(act: str, shapes: Any, twin: str) -> None:
+    """The slope and curvature of the smaller array are computed once; the results are those of arrays that are laid out in full."""
+    g, x = (RNG.uniform(-0.9, 0.9, shape) for shape in shapes)
+    full = np.broadcast_shapes(*shapes)
+    wide_g, wide_x = (np.ascontiguousarray(np.broadcast_to(v, full)) for v in (g, x))
+    with kernels.use(twin):
+        got = activation_slope(g, x, **options(act))
+        assert got.shape == full
+        assert_allclose(got, activation_slope(wide_g, wide_x, **options(act)), rtol=1e-15)
+        if act in CURVED:
+            for c in (g, np.ones_like(x), RNG.normal(size=full)):
+                for both in (True, False):
+                    expected = activation_bend(np.ascontiguousarray(np.broadcast_to(c, full)), wide_g, wide_x, both=both, **options(act))
+                    through, bent = activation_bend(c, g, x, both=both, **options(act))
+                    assert_allclose(np.broadcast_to(bent, full), expected[1], rtol=1e-14)
+                    assert (through is None) == (not both)
+                    if both:
+                        assert_allclose(np.broadcast_to(through, full), expected[0], rtol=1e-14)
