@@ -23,7 +23,7 @@ from gpugrad.kernels import reductions
 from gpugrad.ops.batch import aligned, leading, shift, spread
 from gpugrad.ops.elementwise import absolute, equal, greater, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
-from gpugrad.ops.fit import Shape, astype, dtype_of, is_half, shape_of, zeros_like
+from gpugrad.ops.fit import Shape, astype, dtype_of, is_half, shape_of, total_of, zeros_like
 from gpugrad.ops.reduce import Axis, axes_of, conjugated, count_nonzero, max, min, real_dot, reduced_shape, refuse, restored, sum
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, expand_dims, matrix_transpose, moveaxis, ravel, reshape, trace, transpose
@@ -41,10 +41,36 @@ def matmul_value(a: Any, b: Any) -> Any:
     return blas.matmul(a, b)
 
 
-def _batched_product(_op: Op, _size: int, batched: Sequence[bool], args: Sequence[Any], _params: Any) -> Any:
+def product_tangent(t_a: Any, t_b: Any, a: Any, b: Any) -> Any:
+    """The tangent of ``a b`` from theirs; None is zero, and one of them is not."""
+    if t_a is None or t_b is None:
+        return matmul(a, t_b) if t_a is None else matmul(t_a, b)
+    return _sum_of_products(t_a, b, a, t_b)
+
+
+def _sum_of_products_value(a: Any, b: Any, c: Any, d: Any) -> Any:
+    y = matmul(a, b)
+    shape = (*np.broadcast_shapes(c.shape[:-2], d.shape[:-2]), c.shape[-2], d.shape[-1])
+    if y.shape != shape or y.dtype != np.result_type(c, d):
+        return y + matmul(c, d)
+    if y.ndim == 3 and namespace(y) is np and y[0].size >= _LARGE:
+        for i in range(len(y)):  # one matrix after the other, which is added while it lies in the cache
+            y[i] += matmul_value(c if c.ndim == 2 else c[i % len(c)], d if d.ndim == 2 else d[i % len(d)])
+    else:
+        y += matmul(c, d)
+    return y
+
+
+def _sum_of_products_jvp(tangents: Sequence[Any], _y: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    t_a, t_b, t_c, t_d = tangents
+    first = None if t_a is None and t_b is None else product_tangent(t_a, t_b, a, b)
+    return total_of(first, None if t_c is None and t_d is None else product_tangent(t_c, t_d, c, d))
+
+
+def _batched_product(op: Op, _size: int, batched: Sequence[bool], args: Sequence[Any], _params: Any) -> Any:
     """A batch of matrices is what matmul takes, and makes one GEMM of where it can."""
     ndim = builtins.max(len(v.shape) - many for v, many in zip(args, batched, strict=True))
-    return matmul(*[aligned(v, ndim) if many else v for v, many in zip(args, batched, strict=True)])
+    return (matmul if len(args) == 2 else op)(*[aligned(v, ndim) if many else v for v, many in zip(args, batched, strict=True)])
 
 
 matrix_product = binary(  # of two matrices, or batches of them, that are known to fit
@@ -52,10 +78,26 @@ matrix_product = binary(  # of two matrices, or batches of them, that are known 
         "matmul",
         matmul_value,
         [lambda g, _y, _a, b: matmul(g, matrix_transpose(b)), lambda g, _y, a, _b: matmul(matrix_transpose(a), g)],
-        [lambda t, _y, _a, b: matmul(t, b), lambda t, _y, a, _b: matmul(a, t)],
+        lambda tangents, _y, a, b: product_tangent(*tangents, a, b),
         batch=_batched_product,
         samples=[Sample((3, 4), (4, 2)), Sample((2, 3, 4), (2, 4, 2)), Sample((2, 1, 3, 4), (5, 4, 2)), Sample((3, 0), (0, 2)), Sample((1, 1), (1, 1))],
     )
+)
+
+_LARGE = 1 << 14  # elements of a matrix
+_sum_of_products = general(
+    "sum_of_products",
+    _sum_of_products_value,
+    [
+        lambda g, _y, _a, b, _c, _d: matmul(g, matrix_transpose(b)),
+        lambda g, _y, a, _b, _c, _d: matmul(matrix_transpose(a), g),
+        lambda g, _y, _a, _b, _c, d: matmul(g, matrix_transpose(d)),
+        lambda g, _y, _a, _b, c, _d: matmul(matrix_transpose(c), g),
+    ],
+    _sum_of_products_jvp,
+    batch=_batched_product,
+    samples=[Sample((3, 4), (4, 2), (3, 5), (5, 2)), Sample((2, 3, 4), (4, 2), (3, 5), (2, 5, 2)), Sample((3, 4), (4, 2), (2, 3, 1), (2, 1, 2))],
+    doc="``a b + c d`` of matrices, or batches of them.",
 )
 
 

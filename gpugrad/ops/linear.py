@@ -18,7 +18,7 @@ from gpugrad.ops.activations import gelu, relu, sigmoid, silu, slope, slope_jvp,
 from gpugrad.ops.batch import aligned
 from gpugrad.ops.elementwise import tanh
 from gpugrad.ops.fit import broadcast_to, shape_of, sum_to
-from gpugrad.ops.linalg import matmul, matmul_value, matrix_product
+from gpugrad.ops.linalg import matmul, matmul_value, matrix_product, product_tangent
 from gpugrad.ops.rules import Sample, general
 from gpugrad.ops.shape import as_array, reshape
 from gpugrad.tape import Op, is_inexact
@@ -84,9 +84,7 @@ def _vjp_of_product(needs: Sequence[bool], dz: Any, db: Any, x: Any, w: Any) -> 
 
 def _jvp_of_product(tangents: Sequence[Any], x: Any, w: Any) -> Any:
     t_x, t_w, t_b = tangents
-    t = None if t_x is None else matrix_product(t_x, w)
-    if t_w is not None:
-        t = matrix_product(x, t_w) if t is None else t + matrix_product(x, t_w)
+    t = None if t_x is None and t_w is None else product_tangent(t_x, t_w, x, w)
     if t_b is None:
         return t
     return broadcast_to(t_b, (shape_of(x)[0], shape_of(w)[1])) if t is None else t + t_b

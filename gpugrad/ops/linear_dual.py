@@ -19,7 +19,7 @@ from gpugrad.kernels import linear as kernels
 from gpugrad.kernels import masks, reductions
 from gpugrad.ops.activations import relu, where_positive
 from gpugrad.ops.fit import broadcast_to, is_half, shape_of, sum_to, total_of, zeros_like
-from gpugrad.ops.linalg import matrix_product
+from gpugrad.ops.linalg import matrix_product, product_tangent
 from gpugrad.ops.rules import Sample, composed
 from gpugrad.ops.shape import matrix_transpose
 
@@ -47,7 +47,7 @@ def _added(total: Any, part: Any) -> Any:
 def _meaning(x: Any, w: Any, b: Any, t_x: Any, t_w: Any, t_b: Any, *, act: str) -> tuple[Any, Any]:
     y = matrix_product(x, w)
     y = y if b is None else y + b
-    t = total_of(None if t_x is None else matrix_product(t_x, w), None if t_w is None else matrix_product(x, t_w), t_b)
+    t = total_of(None if t_x is None and t_w is None else product_tangent(t_x, t_w, x, w), t_b)
     y, t = y, t if shape_of(t) == shape_of(y) else broadcast_to(t, shape_of(y))
     return (relu(y), where_positive(t, y)) if act == "relu" else (y, t)
 
@@ -81,8 +81,8 @@ def _adjoint_value(g_y: Any, g_t: Any, y: Any, x: Any, w: Any, t_x: Any, t_w: An
 def _adjoint_meaning(g_y: Any, g_t: Any, y: Any, x: Any, w: Any, t_x: Any, t_w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     by_x, by_w, by_b, by_t_x, by_t_w, by_t_b = needs
     dz, s = (g_y, g_t) if y is None else (where_positive(g_y, y), where_positive(g_t, y))
-    dx = total_of(matrix_product(dz, matrix_transpose(w)), None if t_w is None else matrix_product(s, matrix_transpose(t_w))) if by_x else None
-    dw = total_of(matrix_product(matrix_transpose(x), dz), None if t_x is None else matrix_product(matrix_transpose(t_x), s)) if by_w else None
+    dx = product_tangent(dz, None if t_w is None else matrix_transpose(t_w), s, matrix_transpose(w)) if by_x else None
+    dw = product_tangent(None if t_x is None else matrix_transpose(t_x), dz, matrix_transpose(x), s) if by_w else None
     dt_x = matrix_product(s, matrix_transpose(w)) if by_t_x else None
     dt_w = matrix_product(matrix_transpose(x), s) if by_t_w else None
     db, dt_b = (sum_to(v, shape_of(v)[1:]) if by else None for v, by in ((dz, by_b), (s, by_t_b)))
