@@ -62,7 +62,7 @@ def test_kernels_are_one_folder() -> None:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("gpugrad", ("demo", "plot", "bfloat16", "cuda12")),
+        ("gpugrad", ("demo", "plot", "bfloat16", "scipy", "cuda12")),
         ("kernels", ("cuda12",)),
         ("tests", ("test", "cuda12")),
         ("examples", ("demo", "plot", "test", "cuda12")),

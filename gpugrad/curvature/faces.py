@@ -25,7 +25,7 @@ def to_scipy(operator: Operator, dtype: Any = None) -> Any:
     try:
         from scipy.sparse.linalg import LinearOperator
     except ImportError as error:
-        raise ImportError(f"to_scipy needs SciPy, which cannot be imported ({error}): pip install scipy") from None
+        raise ImportError(f"to_scipy needs SciPy, which cannot be imported ({error}): pip install 'gpugrad[scipy]'") from None
     dtype = np.dtype(dtype) if dtype is not None else np.dtype(np.float32) if is_half(operator.dtype) else operator.dtype
 
     def face(product: Any, domain: Any) -> Any:
