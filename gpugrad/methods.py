@@ -489,7 +489,7 @@ def _refuse_batched(t: Any, what: str) -> None:
     if tape.is_batched(t):
         raise tape.BatchedError(
             f"{what} inside gg.vmap: the Tensor stands for each of many examples, which need not agree. Choose by gg.where(condition, a, b) instead of if and "
-            "while; an index may be the Tensor itself, as in x[t] of a Tensor x."
+            "while; an index may be the Tensor itself, as in gg.asarray(x)[t]."
         )
 
 

@@ -36,10 +36,17 @@ def _fused(x: Any, labels: Any, probabilities: Any, weight: Any, **options: Any)
 
 
 def _scale(x: Any, labels: Any, weight: Any, ignore_index: int, reduction: str) -> Any:
-    """What the sum of the losses is multiplied by."""
+    """What the sum of the losses is multiplied by in derivatives."""
     if reduction != "mean":
         return 1.0
-    return 1 / reduce.sum(counts(x, labels, weight, ignore_index)) if labels is not None else 1 / len(x) if len(x) else np.nan
+    if labels is None:
+        return 1 / len(x) if len(x) else 0.0
+    return _inverse(reduce.sum(counts(x, labels, weight, ignore_index)))
+
+
+def _inverse(divisor: Any) -> Any:
+    """One over what the mean divides by; 0 where nothing counts, because the residual is 0 there."""
+    return 1 / where(equal(divisor, 0), np.inf, divisor)
 
 
 def target_sum(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: float, ignore_index: int) -> Any:
@@ -184,10 +191,10 @@ def _batched(op: Op, size: int, batched: Any, args: Any, params: dict[str, Any])
 
 
 def _of_examples(divisor: Any, dtype: Any) -> Any:
-    """One over what the mean of each example divides by; 0 where nothing counts, because the residual is 0 there."""
+    """What the residual of each example is multiplied by."""
     if isinstance(divisor, int):
         return 1 / divisor if divisor else 0.0
-    return reshape(astype(1 / where(equal(divisor, 0), np.inf, divisor), dtype, copy=False), (-1, 1, 1))
+    return reshape(astype(_inverse(divisor), dtype, copy=False), (-1, 1, 1))
 
 
 def _samples() -> list[Sample]:
