@@ -302,29 +302,34 @@ def test_lists_beside_examples():
     np.testing.assert_array_equal(gg.vmap(lambda x: gg.equal(x, [1.0, 3.0]))(x), [[True, False], [False, False], [False, True]])
 
 
-@pytest.mark.parametrize("of", ["where", "maximum", "both of maximum", "clip", "strong product", "tanh"])
+@pytest.mark.parametrize("of", ["maximum", "both of maximum", "clip", "strong product", "tanh"])
 def test_kernels_are_given_arrays_of_one_shape(of, monkeypatch):
     """Inside vmap what is the same for all examples is laid out, for the kernels' references are several times as slow as a copy."""
-    x, c, d = (np.random.default_rng(0).normal(size=s) for s in ((8, 600), (600,), (600,)))
+    x, c, d = (np.random.default_rng(0).normal(size=s) for s in ((4, 3000), (3000,), (3000,)))
     calls = {
-        "where": ("_select", lambda x, d: gg.where(c > 0, x, d)),
         "maximum": ("_share", lambda x, d: gg.vjp(lambda x: gg.maximum(x, c), x)[1](d)),
         "both of maximum": ("_shares", lambda x, d: gg.vjp(gg.maximum, x, c)[1](d)),
         "clip": ("_within", lambda x, d: gg.vjp(lambda x: gg.clip(x, -1.0, 1.0), x)[1](d)),
-        "strong product": ("_strong", lambda x, d: gg.vjp(gg.exp, x)[1](d)),
+        "strong product": ("reference", lambda x, d: gg.vjp(gg.exp, x)[1](d)),
         "tanh": ("_slope", lambda x, d: gg.vjp(gg.tanh, x)[1](d)),
     }
     name, f = calls[of]
     expected = [f(row, d) for row in x]
 
-    def refuse(*args, **params):
-        raise AssertionError(f"{name} was asked")
+    def refuse(*_, **__):
+        raise AssertionError(f"the reference of {of} was asked")
 
-    if name == "_strong":
-        monkeypatch.setattr(masks.strong_product, "reference", refuse)
-    else:
-        monkeypatch.setattr(masks, name, refuse)
-    got = gg.vmap(f, (0, None))(x, d)
-    for i, row in enumerate(expected):
-        for a, b in zip(got, row) if isinstance(row, tuple) else [(got, row)]:
-            np.testing.assert_array_equal(a[i], b)
+    monkeypatch.setattr(masks.strong_product if name == "reference" else masks, name, refuse)
+    for a, b in zip(gg.vmap(f, (0, None))(x, d), zip(*expected, strict=True), strict=True):
+        np.testing.assert_array_equal(a, np.stack(b))
+
+
+def test_a_mask_that_all_examples_share_goes_to_the_kernel(monkeypatch):
+    x, mask = np.random.default_rng(0).normal(size=(4, 3000)), np.arange(3000) % 3 == 0
+    shapes = []
+    kernel = masks.select
+    monkeypatch.setattr(masks, "select", lambda x, other, mask, **how: shapes.append(mask.shape) or kernel(x, other, mask, **how))
+    monkeypatch.setattr(masks.select, "at_least", kernel.at_least, raising=False)
+    np.testing.assert_array_equal(gg.vmap(lambda x: gg.where(mask, x, 0.0))(x), np.where(mask, x, 0))
+    np.testing.assert_array_equal(gg.vmap(lambda x: gg.where(mask, x, x[0] * gg.ones_like(x)))(x), np.where(mask, x, x[:, :1]))
+    assert shapes == [x.shape, x.shape]

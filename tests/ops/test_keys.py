@@ -8,6 +8,7 @@ import pytest
 
 import gpugrad as gg
 from gpugrad import tape
+from gpugrad.ops import keys
 from gpugrad.ops.index import At
 
 RNG = np.random.default_rng(0)
@@ -31,7 +32,9 @@ def random_key() -> tuple[Any, ...]:
             axis += kind == 4  # what follows fits the axis all the same, or NumPy refuses it
             continue
         elif kind == 5:
-            key.append(RNG.random(length) < 0.6)
+            shape = SHAPE[axis : axis + RNG.integers(1, 3)]
+            key.append(RNG.random(shape) < 0.6)
+            axis += len(shape) - 1
         else:
             shape = INDEX_SHAPES[RNG.integers(len(INDEX_SHAPES))]
             arrays = RNG.integers(-length, length, (EXAMPLES, *shape))
@@ -120,6 +123,16 @@ def test_many_write_one_element(put: Callable[[Any], Any]) -> None:
     np.testing.assert_array_equal(host(gg.vmap(gg.grad(lambda v, i: gg.sum(set_at(v, i))), (None, 0))(v, i)), [[0, 1, 1], [0, 0, 1]])
     product = lambda v, i: gg.sum(At(gg.ones_like(v))[i].multiply(v))
     np.testing.assert_array_equal(host(gg.vmap(gg.grad(product), (None, 0))(v, i)), [[3, 1, 1], [6, 3, 2]])
+
+
+def test_one_element_that_all_examples_name_has_a_derivative_from_each(put: Callable[[Any], Any]) -> None:
+    """One example cannot name it twice, which spares its pullback a sum; several can."""
+    x, i = put(np.array([2.0, 3.0])), put(np.array([1, 0, 1, 1]))
+    np.testing.assert_array_equal(host(gg.grad(lambda x: gg.sum(gg.vmap(lambda i: x[i])(i)))(x)), [1, 3])
+    np.testing.assert_array_equal(host(gg.grad(lambda x: gg.sum(gg.vmap(lambda i: At(x)[i].set(5.0))(i)))(x)), [3, 1])
+    found = []
+    gg.vmap(lambda i: found.append(keys.parse(x, i)[1]["unique"]) or gg.getitem(x, i))(i)
+    assert found == [True]
 
 
 def test_no_examples(put: Callable[[Any], Any]) -> None:
