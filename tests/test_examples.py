@@ -20,7 +20,7 @@ from numpy.testing import assert_allclose
 import gpugrad as gg
 
 ROOT = Path(__file__).parents[1]
-OWN = ("train_mlp", "wgan_gp", "pinn")  # the first has a test elsewhere; the others take their time, which their tests below take already
+OWN = ("train_mlp", "wgan_gp", "pinn", "newton_cg")  # the first has a test elsewhere; the others take their time, which their tests below take already
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem not in OWN)
 TO_FOUR_DIGITS = {"rtol": 1e-4}
 
@@ -287,6 +287,16 @@ def test_custom_ops():
     assert "differentiate twice" in r["once"]["refused"] and "second" not in r["once"]
 
 
+def test_hvp():
+    r = load("hvp").main()
+    assert len(r["errors"]) == 9 and max(r["errors"].values()) < 1e-13
+    assert_allclose(r["value"], 1.1356010946175517, rtol=1e-12)
+    assert_allclose(r["product"][:4], [-0.01957545497896863, -0.029271467396347627, -0.01731588823828871, -0.07516881801184411], rtol=1e-10)
+    assert_allclose(np.linalg.norm(r["product"]), 1.2753819257024959, rtol=1e-12)
+    assert_allclose(r["largest"], 0.5209407993746765, rtol=1e-6)
+    assert_allclose(r["eigenvalues"][[-1, 0]], [0.5209407993746765, -0.3037619875646402], rtol=1e-10)
+
+
 def test_devices_agree():
     values, found = load("devices_agree").main()
     assert {"reference", "cpu"} <= set(values)
@@ -363,6 +373,23 @@ def test_digits_on_any_device(device, tmp_path):
     pytest.importorskip("sklearn")
     r = load("digits").main(tmp_path / "digits.png", device=device, epochs=2)
     assert r["accuracy"] > 0.8  # six seeds: 0.90 at least
+
+
+def test_newton_cg(capsys):
+    """With fewer steps. Three seeds: Newton-CG ends below a gradient of 1e-6 and between 0.1232 and 0.1236, and is at 0.1243 after half of that."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("scipy")
+    few = {"SGD": 100, "L-BFGS": 60, "Newton-CG": 30, "Hessian-free": 20, "scipy trust-ncg": 35, "scipy trust-krylov": 20}
+    r = load("newton_cg").main({"shallow": few, "deep": {"SGD": 60, "Hessian-free": 30}})
+    shallow = {method: row for (net, method), row in r.items() if net == "shallow"}
+    assert all(row["accuracy"] > 0.95 and row["loss"] < 0.2 for row in shallow.values())
+    assert shallow["Newton-CG"]["loss"] < min(shallow["L-BFGS"]["loss"], shallow["SGD"]["loss"])
+    assert (shallow["SGD"]["gradients"], shallow["SGD"]["products"]) == (100, 0)
+    assert all(
+        shallow[method]["products"] > shallow[method]["gradients"] > 0 for method in ("Newton-CG", "Hessian-free", "scipy trust-ncg", "scipy trust-krylov")
+    )
+    assert r["deep", "Hessian-free"]["loss"] < 0.5 * r["deep", "SGD"]["loss"]
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
 
 
 def test_diabetes():

@@ -121,12 +121,11 @@ class NewtonCG(VectorOptimizer):
     def _move(self, closure: Callable[[], Any], x: Any, here: Evaluation, d: Any) -> tuple[Any, Evaluation]:
         """The next point and what the closure gives there; those that there were where no loss is smaller."""
         at = lambda t: x + d.dtype.type(t) * d
-        here.gradients = []  # the parameters move on, so they are good for nothing, and large
         latest = here
 
         def along(t: float) -> tuple[float, Evaluation, float]:
             nonlocal latest
-            latest.gradients = []
+            latest.gradients = []  # the parameters move on, so they are good for nothing, and large
             self._go_to(at(t))
             latest = self._evaluate(closure)
             return latest.loss, latest, float(dot(latest.gradient, d))
