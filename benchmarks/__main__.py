@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.harness import machine
 
-ALL = ("chain", "mlp", "training", "kernels", "operations", "bandwidth", "long_chain", "memory", "floor", "import_time", "gpu")
+ALL = ("chain", "mlp", "hvp", "training", "kernels", "operations", "bandwidth", "long_chain", "memory", "floor", "import_time", "gpu")
 
 
 def main() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import bandwidth, chain, floor, harness, long_chain, mlp, operations, training
+from benchmarks import bandwidth, chain, floor, harness, hvp, long_chain, mlp, operations, training
 
 
 @pytest.mark.parametrize("mix", chain.MIXES)
@@ -93,6 +94,37 @@ def test_every_kernel_has_a_case_of_bandwidth(device: str) -> None:
 
 def test_operations_of_a_step() -> None:
     assert floor.flops(mlp.Step((3, 4, 5), 2)) == 2 * 2 * (3 * 4 * 2 + 4 * 5 * 3)
+
+
+@pytest.mark.parametrize("step", hvp.TINY, ids=str)
+def test_products_of_all_contenders_agree(step: mlp.Step) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    results = {c: hvp.measure(c, list(step.sizes), step.batch) for c in ("gpugrad", "torch", "torch:func", "jax")}
+    hvp.check(results)
+    assert set(hvp.WHAT) <= set(results["gpugrad"]) and all(r[what] > 0 for r in results.values() for what in hvp.WHAT if what in r)
+    results["jax"]["block: norm"] *= 1.01
+    with pytest.raises(RuntimeError, match="did not compute the same"):
+        hvp.check(results)
+
+
+def test_operations_of_products_are_those_that_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table's counts, against the products of matrices that run."""
+    from gpugrad import blas
+
+    step, made, matmul = hvp.TINY[1], [], blas.matmul
+    calls = hvp.gpugrad_calls(step, "")
+
+    def counting(a: Any, b: Any, out: Any = None) -> Any:
+        y = matmul(a, b, out)
+        made.append(2 * y.size * a.shape[-1])
+        return y
+
+    monkeypatch.setattr(blas, "matmul", counting)
+    for what, call in calls.items():
+        made.clear()
+        call()
+        assert sum(made) / (hvp.BLOCK if what == "block" else 1) == hvp.flops(step, what), what
 
 
 def test_turns_are_processes_and_medians() -> None:
