@@ -88,6 +88,16 @@ def test_unknown_devices(name: Any) -> None:
 # ------------------------------------------------------------------------------------------------- devices
 
 
+def test_transfer_of_many_examples(device: str) -> None:
+    """All at once, and their derivatives come back the same way."""
+    x = np.arange(6.0).reshape(3, 2)
+    y, pull = gg.vjp(gg.vmap(lambda t: t.to(device, np.float32)), x)
+    assert gg.backend.device_of(y) == gg.backend.device_name(device) and y.shape == x.shape and y.dtype == np.float32
+    (g,) = pull(gg.ones_like(y))
+    assert type(g) is np.ndarray and g.dtype == np.float64
+    np.testing.assert_array_equal(g, np.ones((3, 2)))
+
+
 def test_creation_and_transfer(device: str) -> None:
     name = backend.device_name(device)
     for t in (
