@@ -444,3 +444,17 @@ def test_a_column_times_a_row(dtype):
         np.testing.assert_array_equal(out, y)
     with pytest.raises(ValueError, match=r"mismatch|aligned"):
         blas.matmul(a[:, :1], b)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((7, 5, 1), (7, 1, 3)), ((5, 1), (7, 1, 3)), ((2, 1, 5, 1), (7, 1, 3)), ((7, 0, 1), (1, 3)), ((7, 5, 1), (7, 1, 1))], ids=str
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128, np.int64, bool])
+def test_columns_times_rows(shapes: Any, dtype: Any) -> None:
+    """What the gradient of each example by a weight is."""
+    a, b = (np.random.default_rng(0).integers(-3, 4, shape).astype(dtype) for shape in shapes)
+    y = blas.matmul(a, b)
+    assert y.dtype == np.matmul(a, b).dtype
+    np.testing.assert_array_equal(y, np.matmul(a, b))
+    with pytest.raises(ValueError):
+        blas.matmul(a, np.concatenate([b, b], axis=-2))

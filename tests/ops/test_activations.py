@@ -305,3 +305,15 @@ def test_memory_in_any_order(order):
 def test_what_is_no_number_is_refused_rather_than_nan(f, wrong):
     with pytest.raises(TypeError, match="expected numbers"):
         f(wrong)
+
+
+@pytest.mark.parametrize("name", ["tanh", "gelu", "softplus"])
+def test_what_the_tangents_of_examples_do_not_change_is_computed_once(name, put):
+    """c act'(x) of shared c and x has no axis of the examples (out_axes of None refuses one); the curvature of x is taken once for all."""
+    rng = np.random.default_rng(0)
+    c, x, d = (put(rng.uniform(-0.9, 0.9, shape)) for shape in ((3, 4), (3, 4), (5, 3, 4)))
+    params = {"act": name, "a": 2.0, "b": 0.0}
+    through, bent = gg.vmap(lambda d: act._bend(c, d, x, **params), out_axes=(None, 0))(d)
+    for i in range(5):
+        for got, one in zip((through, bent[i]), act._bend(c, d[i], x, **params), strict=True):
+            assert_allclose(gg.asarray(got).numpy(), gg.asarray(one).numpy(), rtol=1e-14)

@@ -185,6 +185,32 @@ def test_contractions_are_one_gemm_each_way(monkeypatch):
     assert len(seen) == 1
 
 
+MANY = [  # the operand that has examples, and the one product that all of them are
+    ("ij,jk->ik", 0, ((35, 3), (3, 4))),
+    ("ij,jk->ik", 1, ((5, 3), (3, 28))),
+    ("ij,kj->ik", 1, ((28, 3), (3, 5))),  # rows as they lie in memory
+    ("ji,jk->ik", 0, ((4, 3), (3, 35))),
+]
+
+
+@pytest.mark.parametrize(("subscripts", "batched", "expected"), MANY)
+def test_many_contractions_are_one_gemm(subscripts, batched, expected, monkeypatch):
+    seen, value, size = [], module.matmul_value, {"i": 5, "j": 3, "k": 4}
+    monkeypatch.setattr(module, "matmul_value", lambda a, b: seen.append((a.shape, b.shape)) or value(a, b))
+    shapes = [tuple(size[k] for k in term) for term in subscripts[:5].split(",")]
+    a, b = (RNG.normal(size=(7, *shape) if i == batched else shape) for i, shape in enumerate(shapes))
+    got = gg.vmap(lambda a, b: gg.einsum(subscripts, a, b), (0, None) if batched == 0 else (None, 0))(a, b)
+    assert seen == [expected]
+    terms = [f"z{term}" if i == batched else term for i, term in enumerate(subscripts[:5].split(","))]
+    np.testing.assert_allclose(got, np.einsum(f"{terms[0]},{terms[1]}->z{subscripts[7:]}", a, b), rtol=1e-13, atol=1e-14)
+
+
+def test_examples_of_examples_have_subscripts_enough():
+    """Beyond those that are letters, too."""
+    f, a, b = lambda a, b: gg.einsum("yz,zZ->yZ", a, b), RNG.normal(size=(2, 3, 4, 5)), RNG.normal(size=(3, 5, 6))
+    np.testing.assert_allclose(gg.vmap(gg.vmap(f), (0, None))(a, b), np.matmul(a, b), rtol=1e-13, atol=1e-14)
+
+
 def test_a_path_multiplies_small_things_first(monkeypatch):
     sizes = []
     value = module._pair.f

@@ -8,6 +8,7 @@ import pytest
 from derivatives import check
 
 import gpugrad as gg
+from gpugrad import blas
 from gpugrad.ops import linalg
 from gpugrad.tape import Reverse
 
@@ -200,6 +201,71 @@ def test_a_batch_times_a_weight_is_one_gemm_each_way(products):
     products.clear()
     gg.sum(gg.matmul(w.T, x.mT) ** 2).backward()  # the weight on the left
     assert all(a.ndim == b.ndim == 2 for a, b in products) and len(products) == 3
+
+
+@pytest.fixture
+def gemms(monkeypatch):
+    """The shapes of the factors of every product of plain arrays."""
+    seen, compute = [], blas.matmul
+    monkeypatch.setattr(blas, "matmul", lambda a, b, *out: seen.append((a.shape, b.shape)) or compute(a, b, *out))
+    return seen
+
+
+X, W, V = (5, 3), (3, 4), (3,)
+MANY = [  # what is multiplied, which of the factors are batched, and the product that it comes to
+    (gg.matmul, X, W, (0, None), ((35, 3), (3, 4))),  # the rows of all examples
+    (gg.matmul, X, W, (None, 0), ((5, 3), (7, 3, 4))),
+    (gg.matmul, X, W, (0, 0), ((7, 5, 3), (7, 3, 4))),
+    (gg.matmul, X, V, (None, 0), ((7, 3), (3, 5))),  # a matrix times many vectors
+    (gg.matmul, X, V, (0, None), ((35, 3), (3, 1))),
+    (gg.matmul, V, W, (0, None), ((7, 3), (3, 4))),
+    (lambda a, b: gg.matmul(gg.swapaxes(a, 0, 1), b), W, W, (0, None), ((7, 4, 3), (3, 4))),  # flattened it would have to be copied
+    (lambda a, b: gg.matmul(gg.swapaxes(a, 0, 1), b), W, W, (None, 0), ((4, 3), (7, 3, 4))),
+    (lambda a, b: gg.matmul(a, gg.swapaxes(b, 0, 1)), X, X, (0, None), ((35, 3), (3, 5))),
+    (gg.tensordot, (2, 5, 3), (5, 3, 4), (0, None), ((14, 15), (15, 4))),
+]
+
+
+@pytest.mark.parametrize("case", range(len(MANY)))
+def test_many_products_are_one(case, gemms, put):
+    f, m, n, axes, expected = MANY[case]
+    a, b = (normal(shape if axis is None else (7, *shape)) for shape, axis in zip((m, n), axes, strict=True))
+    got = gg.vmap(f, axes)(put(a), put(b))
+    assert gemms == [expected]
+    looped = [f(*[x if axis is None else x[i] for x, axis in zip((a, b), axes, strict=True)]) for i in range(7)]
+    np.testing.assert_allclose(gg.tensor(got).numpy(), looped, rtol=1e-13, atol=1e-14)
+
+
+def test_gradients_of_examples_are_products_of_columns_and_rows(gemms):
+    """Of the weight for each example; of a tracked one that they share it is one product, however x lies in memory."""
+    x, w = normal((7, 3)), normal(W)
+    gg.vmap(gg.grad(lambda w, x: gg.sum(gg.sin(gg.matmul(x, w)))), (None, 0))(w, x)
+    assert sorted(gemms) == [((7, 3), (3, 4)), ((7, 3, 1), (7, 1, 4))]
+    gemms.clear()
+    gg.grad(lambda w: gg.sum(gg.sin(gg.vmap(lambda x: gg.matmul(x, w))(normal((3, 5, 7)).T))))(w)
+    assert sorted(gemms) == [((3, 35), (35, 4)), ((35, 3), (3, 4))]
+
+
+def test_one_matrix_is_factorised_once(monkeypatch):
+    """For the right-hand sides of all examples."""
+    seen, solve = [], np.linalg.solve
+    monkeypatch.setattr(np.linalg, "solve", lambda a, b: seen.append((a.shape, b.shape)) or solve(a, b))
+    a, b = normal((3, 3)), normal((7, 3))
+    np.testing.assert_allclose(gg.vmap(lambda b: gg.linalg.solve(a, b))(b), solve(a, b.T).T, rtol=1e-12)
+    assert seen == [((3, 3), (3, 7))]
+
+
+@pytest.mark.parametrize("mode", ["grad", "push"])
+def test_regular_and_singular_matrices_side_by_side(mode, put):
+    """Each has the derivative that it has alone: of a matrix of rank n - 1 its cofactors, of one of rank n - 2 none."""
+    singular = np.array([[1.0, 2, 3], [2, 4, 6], [1, 0, 1]])
+    matrices = [normal((3, 3)), singular, 0.94 * singular, np.ones((3, 3)), 1e-5 * normal((3, 3)), np.diag([1.0, 1e-9, 1.0])]
+    t = normal((3, 3))
+    f = gg.grad(gg.linalg.det) if mode == "grad" else lambda a: gg.jvp(gg.linalg.det, (a,), (put(t),))[1]
+    got = gg.tensor(gg.vmap(f)(put(np.stack(matrices)))).numpy()
+    for g, a in zip(got, matrices, strict=True):
+        cofactors = np.array([[(-1) ** (i + j) * np.linalg.det(np.delete(np.delete(a, i, 0), j, 1)) for j in range(3)] for i in range(3)])
+        np.testing.assert_allclose(g, cofactors if mode == "grad" else np.sum(t * cofactors), rtol=1e-8, atol=1e-12 * np.abs(a).max() ** 2)
 
 
 def test_only_what_was_asked_for_is_computed(products):

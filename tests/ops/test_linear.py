@@ -264,3 +264,43 @@ def test_leading_axes_and_dtypes():
     assert linear(x.astype(np.float32), w.astype(np.float32), b).dtype == np.float64
     with pytest.raises(ValueError, match=r"linear: got x of shape \(6, 3\), weight \(4, 3\)"):
         linear(x[:, :3], w, b)
+
+
+# ---------------------------------------------------------------------------------- many examples at once
+
+
+@every_activation
+@pytest.mark.parametrize("shape", [(7, 5, 3), (7, 3)], ids=str)
+def test_examples_are_more_rows(act: str, shape: Any) -> None:
+    """Of shared weights: one product, one kernel."""
+    x, w, b = arrays(shape, (3, 4), (4,))
+    one = lambda x: linear(x, w, b, act)
+    with Seen() as names:
+        y = gg.vmap(one)(x)
+    assert sum(name.startswith("linear") for name in names) == 1 and set(names) <= {"linear", "linear_act", "linear_act_z", "reshape", "transpose"}
+    assert_allclose(y, [one(v) for v in x], rtol=1e-13, atol=1e-14)
+
+
+@every_activation
+@pytest.mark.parametrize("axes", [(None, 0, 0), (0, 0, 0), (None, 0, None), (None, None, 0)], ids=str)
+def test_ensembles(act: str, axes: Any) -> None:
+    """Weights of each example's own, in value and gradient: networks side by side."""
+    x, w, b = (a if axis is None else np.stack([a, a + 0.3, a - 0.2]) for a, axis in zip(arrays((5, 3), (3, 4), (4,)), axes, strict=True))
+    f = lambda *args: gg.sum(gg.sin(linear(*args, act)))
+    got = gg.vmap(gg.value_and_grad(f, (0, 1, 2)), axes)(x, w, b)
+    for i in range(3):
+        value, grads = gg.value_and_grad(f, (0, 1, 2))(*[a if axis is None else a[i] for a, axis in zip((x, w, b), axes, strict=True)])
+        assert_allclose(got[0][i], value, rtol=1e-12)
+        for a, e in zip(got[1], grads, strict=True):
+            assert_allclose(a[i], e, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("act", ["relu", "tanh", "gelu"])
+def test_backward_of_what_is_saved_once(act: str) -> None:
+    """Cotangents of many examples beside one forward pass: the slope is read, not repeated; sums of columns are those of each example."""
+    x, w, b, g = arrays((5, 3), (3, 4), (4,), (7, 5, 4))
+    _, pullback = gg.vjp(lambda *args: linear(*args, act), x, w, b)
+    got = gg.vmap(pullback)(g)
+    for i in range(7):
+        for a, e in zip(got, pullback(g[i]), strict=True):
+            assert_allclose(a[i], e, rtol=1e-12, atol=1e-13)

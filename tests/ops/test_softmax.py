@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import gpugrad as gg
 from gpugrad import kernels
 from gpugrad.cuda import emulator
+from gpugrad.ops import softmax as softmax_operations
 from gpugrad.testing import check_grads
 
 F = gg.nn.functional
@@ -211,3 +212,16 @@ def test_against_pytorch(twin: str, shape: Any) -> None:
         for a, b in zip(got, expected, strict=True):
             b = b.detach().numpy()
             assert_allclose(a.numpy(), b, rtol=2e-4, atol=2e-5 * abs(b).max())
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("axis", [(1,), (0,), (0, 1)], ids=str)
+def test_the_cotangent_of_g_is_the_same_for_all_g(name: str, axis: Any) -> None:
+    """What the curvatures give first has no axis of the examples where g alone has one: out_axes of None refuses one."""
+    curvature = getattr(softmax_operations, f"{name}_curvature")
+    c, y, g = RNG.normal(size=(3, 4)), np.asarray(FUNCTIONS[name](RNG.normal(size=(3, 4)) * 3, axis)), RNG.normal(size=(5, 3, 4))
+    of_g, of_y = gg.vmap(lambda g: curvature(c, g, y, axis=axis), out_axes=(None, 0))(g)
+    for i in range(5):
+        first, second = curvature(c, g[i], y, axis=axis)
+        assert_allclose(of_g, first, rtol=1e-12, atol=1e-14)
+        assert_allclose(of_y[i], second, rtol=1e-12, atol=1e-14)
