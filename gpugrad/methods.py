@@ -29,6 +29,11 @@ def _reflected(f: Callable[..., Any]) -> Callable[..., Any]:
     return lambda b, a: f(a, b)
 
 
+def _matmul(a: Any, b: Any) -> Any:
+    """What says, in NumPy's way, that it knows better is asked: a linear operator."""
+    return NotImplemented if type(b) is not Tensor and getattr(b, "__array_ufunc__", b) is None else linalg.matmul(a, b)
+
+
 def destination(args: Any, device: str | None, dtype: Any) -> tuple[str | None, Any]:
     """Device and dtype, told apart among the arguments of ``to``; a Tensor stands for its own."""
     for a in args:
@@ -386,7 +391,7 @@ class Methods:
     __floordiv__, __rfloordiv__ = _method(ew.floor_divide), _reflected(ew.floor_divide)
     __mod__, __rmod__ = ew.remainder, _reflected(ew.remainder)
     __pow__, __rpow__ = ew.power, _reflected(ew.power)
-    __matmul__, __rmatmul__ = linalg.matmul, _reflected(linalg.matmul)
+    __matmul__, __rmatmul__ = _matmul, _reflected(linalg.matmul)
     __and__, __rand__ = _method(ew.bitwise_and), _reflected(ew.bitwise_and)
     __or__, __ror__ = _method(ew.bitwise_or), _reflected(ew.bitwise_or)
     __xor__, __rxor__ = _method(ew.bitwise_xor), _reflected(ew.bitwise_xor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from gpugrad.curvature.likelihoods import KNOWN, Curvature
 from gpugrad.curvature.sweep import Batch
 from gpugrad.ops import reduce
 from gpugrad.ops.fit import shape_of
+from gpugrad.ops.shape import stack
+from gpugrad.tape import plain
 from gpugrad.transforms import grad
 
 KINDS = ("exact", "monte-carlo", "empirical")
@@ -87,10 +88,6 @@ class FisherOperator(GaussNewtonOperator):
 
 def _outer_products(gs: list[Any], factor: float) -> Curvature:
     """``u -> factor sum_k g_k (g_k' u)`` in each row."""
-
-    def product(u: Any) -> Any:
-        axes: Callable[[Any], Any] = lambda g: tuple(range(1, len(shape_of(g))))
-        parts = [g * (factor * reduce.sum(g * u, axis=axes(g), keepdims=True)) for g in gs]
-        return sum(parts[1:], parts[0])
-
-    return product
+    g = stack([plain(x) for x in gs])
+    axes = tuple(range(2, len(shape_of(g))))
+    return lambda u: factor * reduce.sum(g * reduce.sum(g * u, axis=axes, keepdims=True), axis=0)

@@ -14,7 +14,7 @@ from gpugrad.curvature.parameters import Parameters
 from gpugrad.curvature.sweep import Batch
 from gpugrad.nn.module import Module
 from gpugrad.ops.fit import shape_of, zeros_like
-from gpugrad.tape import RecordedLeaf, footprint, push_forward, steps_to
+from gpugrad.tape import RecordedLeaf, footprint, plain, push_forward, steps_to
 from gpugrad.transforms import _Reverse, linearize, own_all
 from gpugrad.transforms import grad as gradient_of
 
@@ -107,7 +107,8 @@ class GaussNewtonOperator(OverData):
             raise ValueError(
                 "the model's outputs do not depend on the parameters: compute them from the params that are given; a module goes as the model itself, with params=None"
             )
-        return _PushAndPull(run, self._of_outputs(batch), self._in_outputs(run.y, batch), (self.parameters.values, batch.data))
+        z = tree.map_leaves(plain, run.y)
+        return _PushAndPull(run, z, self._of_outputs(batch), self._in_outputs(z, batch), (self.parameters.values, batch.data))
 
     def _in_outputs(self, z: Any, batch: Batch) -> Curvature:
         """``u -> H_L u`` at the outputs z."""
@@ -119,8 +120,8 @@ class GaussNewtonOperator(OverData):
 class _PushAndPull(Linearization):
     """J' M J of a recorded pass."""
 
-    def __init__(self, run: _Reverse, loss: Callable[..., Any], in_outputs: Curvature, others: Any) -> None:
-        self.run, self.loss, self.in_outputs = run, loss, in_outputs
+    def __init__(self, run: _Reverse, z: Any, loss: Callable[..., Any], in_outputs: Curvature, others: Any) -> None:
+        self.run, self.z, self.loss, self.in_outputs = run, z, loss, in_outputs
         self.leaves, self.steps = [leaf for _, leaf in run.boxes], steps_to(run.nodes)
         self.nbytes, self.width = recorded_bytes(run.nodes, others), footprint(run.nodes)
 
@@ -133,11 +134,11 @@ class _PushAndPull(Linearization):
 
     def value(self) -> Any:
         """L."""
-        return self.loss(self.run.y)
+        return self.loss(self.z)
 
     def gradient(self) -> list[Any]:
         """J' L'."""
-        return list(self.run.pull(self._cotangents(gradient_of(self.loss)(self.run.y))))
+        return list(self.run.pull(self._cotangents(gradient_of(self.loss)(self.z))))
 
     def _cotangents(self, nest: Any) -> list[Any]:
         return own_all(tree.flatten(nest)[0])

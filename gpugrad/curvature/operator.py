@@ -13,7 +13,7 @@ from gpugrad.curvature.vectors import Form, Space
 from gpugrad.ops.batch import with_axis
 from gpugrad.ops.fit import shape_of
 from gpugrad.ops.shape import reshape, stack
-from gpugrad.tape import Op, is_tracked
+from gpugrad.tape import Op, Tensor, is_tracked
 
 
 class Operator:
@@ -151,7 +151,7 @@ class Operator:
         return self + c * self.identity()
 
     def __mul__(self, c: Any) -> Operator:
-        if not isinstance(c, numbers.Real) and shape_of(c) != ():
+        if not isinstance(c, numbers.Real) and (type(c) is Tensor or shape_of(c) != ()):
             return NotImplemented
         return Combination([(float(c), self)], 0.0, self.range, self.domain)
 

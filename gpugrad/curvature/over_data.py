@@ -127,6 +127,7 @@ class OverData(Operator):
         if self._kept and len(self._kept) == len(self._counts) == max(1, len(self.batches.rows)):
             yield from ((None, self._counts[i], self._kept[i]) for i in sorted(self._kept))
             return
+        refuse_training(self.parameters.module, self.batches.several)  # it may have been set to training since
         for batch in self.batches.sweep(type(self).__name__):
             if batch.number not in self._counts:
                 self._counts[batch.number] = _counted(self._count(batch), batch)

@@ -36,7 +36,7 @@ class Parameters:
             raise ValueError(f"there is nothing to differentiate by: {type(params).__name__} holds no parameters")
         self.leaves = [_constant(x, f"parameter {name}") for x, name in zip(found, self.names, strict=True)]
         self.active = range(len(found))
-        self.space = Space(self.names, self.leaves, self.structure)
+        self.space = Space.of(self.names, self.leaves, self.structure)
         if self.module is not None:
             self._check_paths()
 

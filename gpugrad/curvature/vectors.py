@@ -35,28 +35,30 @@ class Space:
 
     Args:
         names: what messages call the parts.
-        leaves: an array like each part.
+        shapes, dtypes: of the parts.
+        device: where all of them are.
         structure: the nest, as :func:`gpugrad.tree.flatten` gives it.
     """
 
-    def __init__(self, names: Sequence[str], leaves: Sequence[Any], structure: Any) -> None:
-        self.names, self.structure = tuple(names), structure
-        self.shapes = [shape_of(x) for x in leaves]
-        self.dtypes = [dtype_of(x) for x in leaves]
-        self.dtype = np.result_type(*self.dtypes)
-        self.device = _one_device(self.names, leaves)
-        self._ends = list(itertools.accumulate(math.prod(shape) for shape in self.shapes))
+    def __init__(self, names: Sequence[str], shapes: Sequence[Any], dtypes: Sequence[Any], device: str, structure: Any) -> None:
+        self.names, self.shapes, self.dtypes, self.device, self.structure = tuple(names), list(shapes), list(dtypes), device, structure
+        self.dtype = np.result_type(*dtypes)
+        self._ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
         self.size = self._ends[-1]
+
+    @classmethod
+    def of(cls, names: Sequence[str], leaves: Sequence[Any], structure: Any) -> Space:
+        """Of the leaves of a nest, plain arrays.
+
+        Raises:
+            gpugrad.DeviceError: they are on several devices.
+        """
+        return cls(names, [x.shape for x in leaves], [x.dtype for x in leaves], _one_device(names, leaves), structure)
 
     def part(self, indices: Sequence[int], structure: Any) -> Space:
         """The space of some of the parts."""
-        chosen = object.__new__(Space)
-        chosen.names, chosen.structure = tuple(self.names[i] for i in indices), structure
-        chosen.shapes, chosen.dtypes = [self.shapes[i] for i in indices], [self.dtypes[i] for i in indices]
-        chosen.dtype, chosen.device = np.result_type(*chosen.dtypes), self.device
-        chosen._ends = list(itertools.accumulate(math.prod(shape) for shape in chosen.shapes))
-        chosen.size = chosen._ends[-1]
-        return chosen
+        names, shapes, dtypes = ([values[i] for i in indices] for values in (self.names, self.shapes, self.dtypes))
+        return Space(names, shapes, dtypes, self.device, structure)
 
     def fits(self, other: Space) -> bool:
         """Whether their vectors have the same parts."""

@@ -326,6 +326,14 @@ def test_dropout_in_training_is_refused_by_its_path() -> None:
     HessianOperator(lambda m, b: F.mse_loss(m(b[0]), b[1]), m, [(reals(N, 4), reals(N, 3))])
 
 
+def test_training_that_begins_later_is_refused_too() -> None:
+    m = module(lambda: nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.Linear(5, 3)))
+    H = HessianOperator(lambda m, b: F.mse_loss(m(b[0]), b[1]), m, [(reals(N, 4), reals(N, 3))], memory=0)
+    m.train()
+    with pytest.raises(ValueError, match=r"Sequential\.1 \(Dropout\) is in training mode"):
+        H @ reals(H.shape[0])
+
+
 def test_random_numbers_in_a_loss_are_refused() -> None:
     with pytest.raises(RuntimeError, match="draws random numbers"):
         HessianOperator(lambda w: gg.sum(F.dropout(w**2, 0.5)), reals(20))
@@ -379,8 +387,12 @@ def test_products_are_linear_functions_that_can_be_differentiated() -> None:
 @pytest.mark.parametrize("memory", [None, 0])
 def test_what_requires_grad_is_a_constant_but_a_vector_is_tracked(memory: int | None) -> None:
     c, v = gg.tensor(reals(3), requires_grad=True), gg.tensor(reals(3, seed=1), requires_grad=True)
-    H = HessianOperator(lambda w: gg.sum(c * w**3), np.ones(3), memory=memory)
-    assert type(H @ reals(3)) is np.ndarray
+    with gg.detect_anomaly() as watch:
+        levels: list[int] = []
+        watch.recorded = lambda node: levels.append(node.level)  # type: ignore[method-assign]
+        H = HessianOperator(lambda w: gg.sum(gg.exp(c) * w**3 / gg.exp(c) * c), np.ones(3), memory=memory)
+        assert type(H @ reals(3)) is np.ndarray
+    assert levels and 0 not in levels  # nothing is left on the tape of what requires grad
     gg.sum(v * (H @ v)).backward()
     assert_allclose(v.grad, 12 * reals(3) * reals(3, seed=1), rtol=1e-12)
     assert c.grad is None

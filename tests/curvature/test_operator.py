@@ -11,7 +11,7 @@ from curvature_cases import cut, labels, net, reals
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
-from gpugrad.curvature import FisherOperator, GaussNewtonOperator, HessianOperator
+from gpugrad.curvature import FisherOperator, GaussNewtonOperator, HessianOperator, over_data
 from gpugrad.nn import functional as F  # noqa: N812
 
 PARAMS = {"w": reals(4, 2), "layers": [reals(2, 3, seed=1), (reals(3, seed=2), None)]}
@@ -93,6 +93,14 @@ def test_kinds_of_arrays(A: Any) -> None:
     assert (A @ v.astype(np.float32)).dtype == np.float64
 
 
+def test_vectors_from_the_left(device: str, put: Any) -> None:
+    H = HessianOperator(lambda x: gg.sum(x**4), put(reals(3)))
+    for v in (put(reals(3)), gg.tensor(reals(3), device=device)):
+        product = v @ H
+        assert type(product) is type(v) and product.device == v.device
+        assert_allclose(gg.backend.to_device(gg.tape.plain(product), "cpu"), 12 * reals(3) ** 3)
+
+
 def test_results_are_arrays_of_their_own(A: Any) -> None:
     v = A.domain.nest(reals(N))
     first, second = A @ v, A @ v
@@ -118,8 +126,24 @@ def test_derivatives_pass_through_products(A: Any) -> None:
     assert_allclose(t.grad, D.sum(0), rtol=1e-9, atol=1e-13)
 
 
-def test_blocks_of_vectors_within_a_memory() -> None:
-    V = reals(N, 7)
+def test_the_derivative_of_a_product_is_the_transpose(H: HessianOperator) -> None:
+    B = H.block("layers[0]", "w")
+    u, v, D = reals(6), reals(8), B.to_dense()
+    assert_allclose(gg.grad(lambda v: u @ (B @ v))(v), D.T @ u, rtol=1e-9, atol=1e-13)
+    assert_allclose(gg.jacobian(lambda v: B @ v, mode="reverse")(v), D, rtol=1e-9, atol=1e-13)
+    assert_allclose(gg.jacobian(lambda v: B @ v, mode="forward")(v), D, rtol=1e-9, atol=1e-13)
+    nest = gg.grad(lambda p: gg.sum((H @ p)["w"]))(H.domain.nest(reals(N)))
+    assert_allclose(H.domain.flat(nest), H.to_dense()[:8].sum(0), rtol=1e-9, atol=1e-13)
+
+
+def test_blocks_of_vectors_within_a_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    V, chunks = reals(N, 7), []
+    vmap = over_data.vmap
+    monkeypatch.setattr(over_data, "vmap", lambda f, chunk_size: chunks.append(chunk_size) or vmap(f, chunk_size=chunk_size))
+    (kept,) = HessianOperator(loss, PARAMS, [(X, Y)])._kept.values()
+    HessianOperator(loss, PARAMS, [(X, Y)], memory=3 * kept.width + 1) @ V
+    HessianOperator(loss, PARAMS, [(X, Y)], memory=1) @ V
+    assert chunks == [3, 1]
     whole, small = HessianOperator(loss, PARAMS, [(X, Y)]), HessianOperator(loss, PARAMS, [(X, Y)], memory=1)
     assert_allclose(small @ V, whole @ V, rtol=1e-10, atol=1e-14)
 
