@@ -70,6 +70,8 @@ class HessianFree(VectorOptimizer):
         tolerance_cg: see above.
         tolerance_grad: ends at ``max |g|`` up to this.
         tolerance_change: ends when neither the loss nor any parameter changes by more.
+        precondition: ``precondition(v, damping)``, the inverse of a matrix like ``G + damping I``, symmetric positive definite, times a flat vector (all parameters one
+            after the other). May be changed between steps, and is not part of the state.
 
     The closure may compute on other data in each ``step``, within which each of its calls must compute the same function. ``.grad`` is not
     touched. If the closure raises, parameters and state are what they were before ``step``. Each product and each evaluation waits for the device.
@@ -89,10 +91,13 @@ class HessianFree(VectorOptimizer):
         tolerance_cg: float = 5e-4,
         tolerance_grad: float = 1e-7,
         tolerance_change: float = 1e-9,
+        *,
+        precondition: Callable[[Any, float], Any] | None = None,
     ) -> None:
         options = {"lr": lr, "damping": damping, "max_iter": max_iter, "max_cg": max_cg, "warm_start": warm_start, "tolerance_cg": tolerance_cg}
         super().__init__(params, {**options, "tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change})
         self._counts = {"n_iter": 0, "func_evals": 0, "products": 0}
+        self.precondition = precondition
         self._solution: Any = None  # of the move before, as far as conjugate gradients went
 
     def check(self, group: dict[str, Any]) -> None:
@@ -193,7 +198,8 @@ class HessianFree(VectorOptimizer):
         scalar = b.dtype.type
         product = lambda v: here.product(v) + scalar(group["damping"]) * v
         start = None if start is None else scalar(group["warm_start"]) * start
-        for i, step in enumerate(conjugate_gradients(product, b, start), 1):
+        precondition = None if self.precondition is None else lambda r: self.precondition(r, group["damping"])  # type: ignore[misc]
+        for i, step in enumerate(conjugate_gradients(product, b, start, precondition), 1):
             if not step.curvature > 0:  # rounding is all that is left
                 return
             changes.append(-0.5 * float(dot(step.x, b) + dot(step.x, step.residual)))

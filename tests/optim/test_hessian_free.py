@@ -159,7 +159,7 @@ def test_where_the_warm_start_leads_nowhere_they_begin_at_zero():
 
 def test_the_next_move_begins_at_a_share_of_the_solution_before(monkeypatch):
     starts, original = [], hessian_free.conjugate_gradients
-    monkeypatch.setattr(hessian_free, "conjugate_gradients", lambda product, b, x=None: starts.append(x) or original(product, b, x))
+    monkeypatch.setattr(hessian_free, "conjugate_gradients", lambda product, b, x, precondition: starts.append(x) or original(product, b, x, precondition))
     for share in (0.7, 0.0):
         model, closure = net()
         o = optim.HessianFree(model.parameters(), warm_start=share)
@@ -169,6 +169,16 @@ def test_the_next_move_begins_at_a_share_of_the_solution_before(monkeypatch):
         o.step(closure)
         assert starts[0] is None
         assert_array_equal(starts[1], share * solution)
+
+
+def test_with_the_inverse_for_a_preconditioner_one_product_is_enough():
+    model, closure = net()
+    g, matrix, _ = dense(model, closure)
+    exact = lambda v, damping: np.linalg.solve(matrix + damping * np.eye(g.size), v)
+    o = optim.HessianFree(model.parameters(), damping=0.3, max_cg=1, precondition=exact, **ALL_THE_WAY)
+    candidates = o._solve(o._model(closure))
+    assert_allclose(candidates[-1].d, exact(-g, 0.3), rtol=1e-9)
+    assert "precondition" not in o.state_dict()["param_groups"][0]
 
 
 # ------------------------------------------------------------------------------------------------- how far to go
