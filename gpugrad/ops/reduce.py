@@ -19,8 +19,8 @@ from gpugrad.kernels.arg_extremum import arg_extremum
 from gpugrad.ops.batch import Args, grow, leading, repeated, shift
 from gpugrad.ops.elementwise import conj, divide, equal, isnan, logical_not, multiply, not_equal, real, strong_multiply, where
 from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, is_half, ones_like, shape_of, zeros_like
-from gpugrad.ops.selection import sort
 from gpugrad.ops.rules import Sample, constant, general, linear
+from gpugrad.ops.selection import sort
 from gpugrad.ops.shape import as_array, concatenate, expand_dims, flip, moveaxis, ravel, reshape, transpose
 from gpugrad.tape import Op, is_inexact
 

@@ -138,6 +138,8 @@ def _function(name: str, words: str | None, f: Callable[..., Any]) -> Callable[.
             if max(x.ndim for x in args[:2]) > 2:
                 raise TypeError("matmul: CuPy 14 has no products of batches of bfloat16")
             y = y.astype(args[0].dtype)  # ml_dtypes leaves them to NumPy's float32
+        if name == "imag" and not y.flags.writeable:
+            y = y.copy()  # NumPy's zeros for real numbers cannot be written into
         of = args[0] if args and isinstance(args[0], ndarray) else None
         y = wrap(y, of)
         if name == "broadcast_to" and isinstance(y, ndarray):
