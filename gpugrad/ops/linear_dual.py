@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpugrad import blas
-from gpugrad.backend import namespace
+from gpugrad.backend import address, namespace
 from gpugrad.kernels import linear as kernels
 from gpugrad.kernels import masks, reductions
 from gpugrad.ops.activations import relu, where_positive
@@ -27,21 +27,31 @@ from gpugrad.ops.shape import matrix_transpose
 
 
 def _value(x: Any, w: Any, b: Any, t_x: Any, t_w: Any, t_b: Any, *, act: str) -> tuple[Any, Any]:
-    both = blas.matmul(x if t_x is None else namespace(x).concatenate([x, t_x]), w)
-    z, t = both[: len(x)], both[len(x) :]
-    if t_w is not None:
-        product = blas.matmul(x, t_w)
-        t = product if t_x is None else _added(t, product)
+    n, xp = len(x), namespace(x)
+    both = xp.empty((2 * n, w.shape[1]), x.dtype)
+    z, t = both[:n], both[n:]
+    if t_x is None:
+        blas.matmul(x, w, out=z)
+        t[...] = 0 if t_w is None else blas.matmul(x, t_w)
+    else:
+        blas.matmul(_joined(x, t_x), w, out=both)
+        if t_w is not None:
+            t += blas.matmul(x, t_w)
     if t_b is not None:
-        t = _added(t, t_b) if len(t) else namespace(x).broadcast_to(t_b, z.shape)
+        t += t_b
     y = kernels.bias_act(z, b, act=act)
-    return y, masks.positive(t, y) if act == "relu" else t
+    if act == "relu":
+        t[...] = masks.positive(t, y)
+    return y, t
 
 
-def _added(total: Any, part: Any) -> Any:
-    """``total``, an array of ours, with ``part`` added to it."""
-    total += part
-    return total
+def _joined(a: Any, b: Any) -> Any:
+    """[a; b], without a copy where b lies behind a in an array of nothing else, as the results of a layer do."""
+    base = a.base
+    halves = base is not None and base is b.base and type(base) is type(a) and base.flags.c_contiguous and base.shape == (2 * len(a), *a.shape[1:])
+    if halves and address(a) == address(base) and address(b) == address(base) + a.nbytes:
+        return base
+    return namespace(a).concatenate([a, b])
 
 
 def _meaning(x: Any, w: Any, b: Any, t_x: Any, t_w: Any, t_b: Any, *, act: str) -> tuple[Any, Any]:
@@ -63,15 +73,17 @@ def _vjp(needs: Sequence[bool], cotangents: Any, ys: Any, x: Any, w: Any, _b: An
 
 def _adjoint_value(g_y: Any, g_t: Any, y: Any, x: Any, w: Any, t_x: Any, t_w: Any, *, needs: tuple[bool, ...]) -> tuple[Any, ...]:
     by_x, by_w, by_b, by_t_x, by_t_w, by_t_b = needs
-    join, n = namespace(x).concatenate, len(x)
+    n = len(x)
     dz, db = (g_y, reductions.total(g_y, axis=(0,)).reshape(-1) if by_b else None) if y is None else kernels.act_backward(g_y, y, act="relu")
     s = g_t if y is None else masks.positive(g_t, y)
-    both = join([dz, s]) if by_t_x or (by_w and t_x is not None) else None
+    if by_t_x or (by_w and t_x is not None):
+        both = _joined(dz, s)
+        dz, s = both[:n], both[n:]
+    dw = None if not by_w else blas.matmul(x.T, dz) if t_x is None else blas.matmul(_joined(x, t_x).T, both)
     below = blas.matmul(both, w.T) if by_x and by_t_x else None
     dx = None if not by_x else blas.matmul(dz, w.T) if below is None else below[:n]
-    if by_x and t_w is not None:
-        _added(dx, blas.matmul(s, t_w.T))
-    dw = None if not by_w else blas.matmul(x.T, dz) if t_x is None else blas.matmul(join([x, t_x]).T, both)
+    if dx is not None and t_w is not None:
+        dx += blas.matmul(s, t_w.T)
     dt_x = None if not by_t_x else blas.matmul(s, w.T) if below is None else below[n:]
     dt_w = blas.matmul(x.T, s) if by_t_w else None
     dt_b = reductions.total(s, axis=(0,)).reshape(-1) if by_t_b else None
