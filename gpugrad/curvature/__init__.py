@@ -8,7 +8,8 @@
 from gpugrad.curvature.fisher import FisherOperator
 from gpugrad.curvature.gauss_newton import GaussNewtonOperator
 from gpugrad.curvature.hessian import HessianOperator
+from gpugrad.curvature.inverse import Inverse
 from gpugrad.curvature.objective import Objective, objective
 from gpugrad.curvature.operator import Operator
 
-__all__ = ["FisherOperator", "GaussNewtonOperator", "HessianOperator", "Objective", "Operator", "objective"]
+__all__ = ["FisherOperator", "GaussNewtonOperator", "HessianOperator", "Inverse", "Objective", "Operator", "objective"]

@@ -114,9 +114,9 @@ class OverData(Operator):
             part = [plain(x) for x in of_batch(batch, kept)]
             counted += count
             if total is None:  # counts are taken relative to the first: a single batch isn't scaled at all
-                total, unit = part, count if self.reduction == "mean" else 1.0
+                total, unit = part, count
             else:
-                w = count / unit if self.reduction == "mean" else 1.0
+                w = count / unit
                 total = [a + (p if w == 1 else p * w) for a, p in zip(total, part, strict=True)]
         assert total is not None
         share = unit / counted if self.reduction == "mean" else 1.0
@@ -130,7 +130,7 @@ class OverData(Operator):
         refuse_training(self.parameters.module, self.batches.several)  # it may have been set to training since
         for batch in self.batches.sweep(type(self).__name__):
             if batch.number not in self._counts:
-                self._counts[batch.number] = _counted(self._count(batch), batch)
+                self._counts[batch.number] = 1.0 if self.reduction == "sum" else _counted(self._count(batch), batch)
             if keep and batch.number not in self._kept and self._fits(batch.number):
                 self._keep(batch.number, self._linearize(batch))
             yield batch, self._counts[batch.number], self._kept.get(batch.number)

@@ -151,6 +151,17 @@ def test_what_it_refuses() -> None:
         GaussNewtonOperator(m, nn.CrossEntropyLoss(), data=[(x, y), (x[:2], np.array([-100, -100]))])
 
 
+def test_reductions() -> None:
+    m, x, q = net(), reals(N, 4), np.abs(reals(N, 3))
+    z = lambda m: nn.Sequential(m, nn.LogSoftmax())
+    by_rows = GaussNewtonOperator(z(m), nn.KLDivLoss("batchmean"), data=cut(x, q, 4, 3))
+    by_elements = GaussNewtonOperator(z(m), nn.KLDivLoss("mean"), data=[(x, q)])
+    assert_allclose(by_rows.to_dense(), 3 * by_elements.to_dense(), rtol=1e-10, atol=1e-14)
+    ignored = [(x, labels(N, 3)), (x[:2], np.array([-100, -100]))]  # of which nothing counts in a sum, and a mean is none
+    total = GaussNewtonOperator(m, nn.CrossEntropyLoss("sum"), data=ignored, reduction="sum").to_dense()
+    assert_allclose(total, N * GaussNewtonOperator(m, nn.CrossEntropyLoss(), data=ignored[:1]).to_dense(), rtol=1e-10)
+
+
 def test_losses_are_recognised_in_every_way_of_writing_them() -> None:
     for loss in ("cross_entropy", F.cross_entropy, nn.CrossEntropyLoss(), functools.partial(F.cross_entropy, ignore_index=3)):
         assert type(recognised(loss, "mean")[1]).__name__ == "CrossEntropy"
