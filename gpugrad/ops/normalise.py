@@ -112,8 +112,10 @@ def batch_norm(
         y = _normalised(as_array(x), weight, bias, 0, eps, True, kept)
         if running_mean is not None or running_var is not None:
             found = _moments_of_examples(x) if is_batched(x) else (kept[0][0] + kept[0][1], kept[0][3])
-            _update("running_mean", running_mean, found[0], momentum)
-            _update("running_var", running_var, found[1] * (count / (count - 1)), momentum)
+            news = ("running_mean", running_mean, found[0]), ("running_var", running_var, found[1] * (count / (count - 1)))
+            for into, updated in [_updated(*each, momentum) for each in news if each[1] is not None]:
+                into[...] = updated
+                mark_mutated(into)
         return y
     else:
         if running_mean is None or running_var is None:
@@ -141,14 +143,12 @@ def _moments_of_examples(x: Any) -> tuple[Any, Any]:
     return reduce.mean(x, axis), reduce.var(x, axis)
 
 
-def _update(name: str, running: Any, new: Any, momentum: Any) -> None:
-    if running is None:
-        return
-    updated, into = plain(constant(running) * (1 - momentum) + new * momentum), plain(running)
+def _updated(name: str, running: Any, new: Any, momentum: Any) -> tuple[Any, Any]:
+    """The array of running values, and what it becomes."""
+    into, updated = plain(running), plain(constant(running) * (1 - momentum) + new * momentum)
     if updated.ndim != into.ndim:
         raise BatchedError(
             f"batch_norm inside gg.vmap: the moments of x differ by example, but {name} of shape {shape_of(running)} is the same for all of them. Give each "
             "example one of its own, by in_axes, or none: running_mean=None, running_var=None"
         )
-    into[...] = updated
-    mark_mutated(into)
+    return into, updated

@@ -255,17 +255,19 @@ def test_one_matrix_is_factorised_once(monkeypatch):
     assert seen == [((3, 3), (3, 7))]
 
 
-@pytest.mark.parametrize("mode", ["grad", "push"])
+@pytest.mark.parametrize("mode", ["grad", "push", "second"])
 def test_regular_and_singular_matrices_side_by_side(mode, put):
-    """Each has the derivative that it has alone: of a matrix of rank n - 1 its cofactors, of one of rank n - 2 none."""
+    """Each has the derivatives that it has alone: cofactors, which of rank n - 2 are 0, and the second derivative of a cubic polynomial."""
     singular = np.array([[1.0, 2, 3], [2, 4, 6], [1, 0, 1]])
-    matrices = [normal((3, 3)), singular, 0.94 * singular, np.ones((3, 3)), 1e-5 * normal((3, 3)), np.diag([1.0, 1e-9, 1.0])]
-    t = normal((3, 3))
-    f = gg.grad(gg.linalg.det) if mode == "grad" else lambda a: gg.jvp(gg.linalg.det, (a,), (put(t),))[1]
-    got = gg.tensor(gg.vmap(f)(put(np.stack(matrices)))).numpy()
-    for g, a in zip(got, matrices, strict=True):
+    but_for_rounding = 0.1 * np.arange(1, 10).reshape(3, 3)  # it has an inverse, of which no digit is right
+    assert 0 < abs(np.linalg.det(but_for_rounding)) < 1e-15
+    matrices, t = [normal((3, 3)), singular, but_for_rounding, np.ones((3, 3)), 0.1 * normal((3, 3)), np.diag([1.0, 1e-9, 1.0])], normal((3, 3))
+    push = lambda f, a: gg.jvp(f, (a,), (put(t),))[1]
+    f = {"grad": gg.grad(gg.linalg.det), "push": lambda a: push(gg.linalg.det, a), "second": lambda a: push(lambda a: push(gg.linalg.det, a), a)}[mode]
+    for g, a in zip(gg.asarray(gg.vmap(f)(put(np.stack(matrices)))).numpy(), matrices, strict=True):
         cofactors = np.array([[(-1) ** (i + j) * np.linalg.det(np.delete(np.delete(a, i, 0), j, 1)) for j in range(3)] for i in range(3)])
-        np.testing.assert_allclose(g, cofactors if mode == "grad" else np.sum(t * cofactors), rtol=1e-8, atol=1e-12 * np.abs(a).max() ** 2)
+        bent = np.linalg.det(a + t) + np.linalg.det(a - t) - 2 * np.linalg.det(a)
+        np.testing.assert_allclose(g, {"grad": cofactors, "push": np.sum(t * cofactors), "second": bent}[mode], rtol=1e-6, atol=1e-13)
 
 
 def test_only_what_was_asked_for_is_computed(products):
