@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import gpugrad as gg
 from gpugrad import nn
-from gpugrad.curvature import FisherOperator, GaussNewtonOperator, HessianOperator
+from gpugrad.curvature import FisherOperator, GaussNewtonOperator, HessianOperator, gauss_newton
 from gpugrad.curvature.likelihoods import recognised
 from gpugrad.nn import functional as F  # noqa: N812
 
@@ -51,6 +51,15 @@ def test_of_every_loss(name: str) -> None:
     v = reals(G.shape[0])
     assert_allclose(G @ v, expected @ v, **CLOSE)
     assert_allclose(GaussNewtonOperator(m, loss, data=[(x, y)], memory=0) @ v, expected @ v, **CLOSE)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_do_without_derivatives_of_the_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(gauss_newton, "linearize")
+    loss, y = LOSSES[name]
+    GaussNewtonOperator(net(), loss, data=[(reals(N, 4), y)]).to_dense()
+    with pytest.raises(NameError):
+        GaussNewtonOperator(net(), lambda z, y: loss(z, y), data=[(reals(N, 4), y)])
 
 
 @pytest.mark.parametrize("name", CLOSED)

@@ -93,6 +93,14 @@ def test_preconditioners(method: str) -> None:
     assert perfect.info[0].iterations <= 2
 
 
+@pytest.mark.parametrize("method", ["cg", "minres"])
+def test_the_scale_of_a_preconditioner_does_not_matter(method: str) -> None:
+    A, b = operator(symmetric(*np.linspace(1, 100, 20))), reals(20)
+    plain, scaled = A.inverse(method), A.inverse(method, preconditioner=lambda r: 1e-8 * r)
+    assert_allclose(scaled @ b, plain @ b, rtol=1e-6, atol=1e-9)
+    assert scaled.info[0].iterations == plain.info[0].iterations
+
+
 def test_minres_agrees_with_scipys() -> None:
     A, b = symmetric(*np.linspace(-1, 3, 30)), reals(30)
     M = np.diag(np.linspace(0.5, 2, 30))
