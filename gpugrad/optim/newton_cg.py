@@ -46,7 +46,8 @@ class NewtonCG(VectorOptimizer):
         tolerance_change: ends when neither the loss nor any parameter changes by more.
 
     For losses that are twice differentiable and computed on all data at once; each call of the closure must compute the same function. A product costs
-    about two gradients, and works on what the gradient has left on the tape, which takes about two to three times the memory of a gradient alone. ``.grad`` is not touched.
+    about two gradients, and works on what the gradient has left on the tape, which takes up to three times the memory of a gradient alone; conjugate gradients add a
+    few vectors as large as all parameters. ``.grad`` is not touched.
     If the closure raises, parameters and state are what they were before ``step``. Each product and each evaluation waits for the device.
     """
 

@@ -238,6 +238,7 @@ def test_a_loss_that_has_not_fallen_enough():
     for fall, expected in ((0.009, 0.0), (0.011, 1.0)):
         assert armijo(lambda t, fall=fall: -fall * t, 1.0, 0.0, -1.0) == (expected, -fall * expected)
     assert armijo(lambda t: t * t - t, 4.0, 0.0, -1.0, ratio=0.5) == (0.5, -0.25)
+    assert armijo(lambda t: -math.inf if t > 0.5 else -t, 1.0, 0.0, -1.0) == pytest.approx((0.8**4, -(0.8**4)))
     seen = []
     assert armijo(lambda t: seen.append(t) or math.nan, 1.0, 0.0, -1.0, max_evaluations=7) == (0.0, 0.0)
     assert_allclose(seen, 0.8 ** np.arange(7))
