@@ -13,7 +13,7 @@ from gpugrad.autograd import no_grad
 from gpugrad.batching import vmap
 from gpugrad.curvature.checks import check_finite, check_repeatable
 from gpugrad.curvature.linearization import Linearization
-from gpugrad.curvature.operator import Operator
+from gpugrad.curvature.operator import Block, Operator
 from gpugrad.curvature.parameters import Parameters, refuse_training
 from gpugrad.curvature.sweep import Batch, Batches
 from gpugrad.curvature.vectors import Form
@@ -182,10 +182,12 @@ class OverData(Operator):
         return other
 
     def _part(self, rows: list[int], row_nest: Any, columns: list[int], column_nest: Any) -> Operator:
-        """On the diagonal, the operator by these parameters alone, to which the others are constants."""
+        """Of the operator by these parameters alone, to which the others are constants."""
         if rows == columns:
             return self._with(self.parameters.only(rows, row_nest))
-        return super()._part(rows, row_nest, columns, column_nest)
+        both = sorted({*rows, *columns})
+        few = self._with(self.parameters.only(both, [tree.LEAF] * len(both)))
+        return Block(few, [both.index(i) for i in rows], row_nest, [both.index(i) for i in columns], column_nest)
 
     @property
     def hessp(self) -> Callable[[Any, Any], Any]:

@@ -262,6 +262,7 @@ def test_a_block_computes_no_derivatives_of_other_parameters(H: HessianOperator)
     B = H.block("layers[1][0]")
     B @ reals(3)
     assert sum(k.nbytes for k in B._kept.values()) < 0.8 * sum(k.nbytes for k in H._kept.values())
+    assert H.block("w", "layers[1][0]").whole.domain.names == ("w", "layers[1][0]")
     with pytest.raises(KeyError, match=r"no parameter .*W.*: expected one of .*layers\[1\]\[0\]"):
         H.block("W")
     with pytest.raises(ValueError, match="none twice"):
