@@ -20,6 +20,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from gpugrad import blas
 from gpugrad.backend import namespace
 from gpugrad.kernels import reductions
+from gpugrad.kernels.outer import outer as outer_products
 from gpugrad.ops.batch import aligned, leading, shift, spread
 from gpugrad.ops.elementwise import absolute, equal, greater, multiply, power, real, sign, where
 from gpugrad.ops.elementwise import imag as imag_part
@@ -33,11 +34,15 @@ __all__ = ["cross", "dot", "inner", "kron", "matmul", "outer", "tensordot", "tra
 
 # ---- matmul: dA = G B', dB = A' G
 
+_LARGE = 1 << 14  # elements of a matrix
+
 
 def matmul_value(a: Any, b: Any) -> Any:
     """The product of plain arrays; 16-bit floats accumulate in float32. cuBLAS does so by itself; of batches CuPy does it for float16, and has none of bfloat16."""
     if is_half(a.dtype) and is_half(b.dtype) and (namespace(a) is np or a.ndim > 2 or b.ndim > 2):
         return blas.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.result_type(a, b))
+    if a.ndim == b.ndim == 3 and a.shape[2] == 1 and a.shape[0] == b.shape[0] and a.dtype == b.dtype and a.size * b.shape[2] >= _LARGE:
+        return outer_products(a[:, :, 0], b[:, 0])
     return blas.matmul(a, b)
 
 
@@ -53,7 +58,7 @@ def _sum_of_products_value(a: Any, b: Any, c: Any, d: Any) -> Any:
     shape = (*np.broadcast_shapes(c.shape[:-2], d.shape[:-2]), c.shape[-2], d.shape[-1])
     if y.shape != shape or y.dtype != np.result_type(c, d):
         return y + matmul(c, d)
-    if y.ndim == 3 and namespace(y) is np and y[0].size >= _LARGE:
+    if y.ndim == 3 and namespace(y) is np and math.prod(shape[1:]) >= _LARGE:
         for i in range(len(y)):  # one matrix after the other, which is added while it lies in the cache
             y[i] += matmul_value(c if c.ndim == 2 else c[i % len(c)], d if d.ndim == 2 else d[i % len(d)])
     else:
@@ -84,7 +89,6 @@ matrix_product = binary(  # of two matrices, or batches of them, that are known 
     )
 )
 
-_LARGE = 1 << 14  # elements of a matrix
 _sum_of_products = general(
     "sum_of_products",
     _sum_of_products_value,
