@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpugrad import backend
+from gpugrad import backend, tree
 from gpugrad.autograd import no_grad
 from gpugrad.batching import vmap
 from gpugrad.curvature.checks import check_finite, check_repeatable
