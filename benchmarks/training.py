@@ -2,8 +2,7 @@
 
 All contenders start from the same weights and shuffle in each epoch, each with its own generator, so their losses agree roughly, not in every digit.
 The loops are written out by hand, but for `fit`, which is a call of `gpugrad.training.fit` and measures its loss and speed on the way. PyTorch runs
-eagerly, once with an epoch's permutation and an index for each batch, which is its fastest loop, and once with its own DataLoader. (MKL is not among the
-contenders: gpugrad leaves products as small as these to NumPy.)
+eagerly, once with an epoch's permutation and an index for each batch, which is its fastest loop, and once with its own DataLoader.
 """
 
 from __future__ import annotations

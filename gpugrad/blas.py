@@ -1,6 +1,6 @@
 """Products of matrices on the CPU: Intel's MKL where it is installed (``pip install 'gpugrad[mkl]'``) and the processor is Intel's, else NumPy's own library.
 
-MKL takes the large products of two matrices of float32 or of float64 whose memory it can read as it lies; all others are NumPy's. The choice is made
+MKL takes the large products of two matrices, or of batches of them, of float32 or of float64 whose memory it can read as it lies; all others are NumPy's. The choice is made
 once, by the first product. ``GPUGRAD_BLAS=mkl`` or ``numpy`` in the environment makes it, on any processor.
 
 MKL computes in its mode of reproducible results, in which the bits of a product depend neither on where the arrays lie nor, on Intel's processors, on
@@ -29,7 +29,7 @@ import numpy as np
 from gpugrad import backend
 from gpugrad.parallel import threads
 
-LEAST = 1 << 25  # multiplications: below, the call and the meeting of threads cost what MKL gains
+LEAST = 1 << 18  # multiplications: beyond, OpenBLAS would use threads of its own, which spin beside MKL's afterwards and make all that follows twice as slow
 _LIBRARY = re.compile(r"libmkl_rt\.so\.\d+|libmkl_rt\.\d+\.dylib|mkl_rt\.\d+\.dll")
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112  # CBLAS
 _AUTO, _STRICT = 2, 0x10000  # MKL_CBWR: the fastest branch of this processor, and the same bits for any number of threads
@@ -60,6 +60,10 @@ def matmul(a: Any, b: Any, out: Any = None) -> Any:
             return np.dot(a, b)  # a column times a row, which numpy.matmul does not give to BLAS: it takes four to ten times as long
     elif out is None and min(a.ndim, b.ndim) > 1 and a.shape[-1] == b.shape[-2] == 1:
         return a * b  # columns times rows, nor that
+    elif out is None and {a.ndim, b.ndim} <= {2, 3} and a.shape[-2] * a.shape[-1] * b.shape[-1] >= LEAST and type(a) is type(b) is np.ndarray:
+        gemm = (_choose() if _gemms is None else _gemms).get(a.dtype)
+        if gemm is not None and a.dtype == b.dtype and a.shape[-1] == b.shape[-2]:
+            return _products(gemm, a, b)
     return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
 
 
@@ -108,6 +112,17 @@ def _product(gemm: Gemm, a: Any, b: Any, out: Any) -> Any:
     if max(m, k, n, left[1], right[1], step) > _MOST:
         return None
     function(_ROW_MAJOR, left[0], right[0], m, n, k, 1.0, _address(a), left[1], _address(b), right[1], 0.0, _address(out), step)
+    return out
+
+
+def _products(gemm: Gemm, a: Any, b: Any) -> Any:
+    """Those of a batch, one after the other."""
+    (n,) = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    out = np.empty((n, a.shape[-2], b.shape[-1]), a.dtype)
+    for i in range(n):
+        left, right = (x if x.ndim == 2 else x[i if len(x) > 1 else 0] for x in (a, b))
+        if _product(gemm, left, right, out[i]) is None:
+            np.matmul(left, right, out=out[i])
     return out
 
 

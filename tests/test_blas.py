@@ -125,6 +125,18 @@ def test_lengths_of_one(m: int, k: int, n: int, layout: str, calls: list[Any]) -
         agree(blas.matmul(odd, b), a, b)
 
 
+@pytest.mark.parametrize("layout", READ)
+@pytest.mark.parametrize("lead", [((4,), (4,)), ((), (4,)), ((4,), ()), ((1,), (4,)), ((4,), (1,))], ids=str)
+def test_batches_are_one_product_after_the_other(lead: Any, layout: str, calls: list[Any]) -> None:
+    a, b = (np.stack([READ[layout](RNG.standard_normal(size)) for _ in range(4)]) for size in ((3, 5), (5, 6)))
+    a, b = (v[0] if not n else v[: n[0]] for v, n in zip((a, b), lead, strict=True))
+    np.testing.assert_allclose(blas.matmul(a, b), np.matmul(a, b), rtol=1e-12)
+    assert len(calls) == 4
+    np.testing.assert_array_equal(blas.matmul(np.ones((0, 3, 5)), np.ones((0, 5, 6))), np.zeros((0, 3, 6)))
+    with pytest.raises(ValueError, match="broadcast"):
+        blas.matmul(np.ones((2, 3, 5)), np.ones((3, 5, 6)))
+
+
 @pytest.mark.parametrize("m, k, n", [(0, 5, 6), (4, 0, 6), (4, 5, 0), (0, 0, 0)])
 def test_empty(m: int, k: int, n: int, calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "LEAST", 1)
@@ -139,7 +151,7 @@ def test_other_dtypes_are_numpys(a: str, b: str, calls: list[Any]) -> None:
     np.testing.assert_array_equal(z, np.matmul(x, y))
 
 
-@pytest.mark.parametrize("a, b", [((3, 4, 5), (5, 6)), ((4, 5), (3, 5, 6)), ((5,), (5, 6)), ((4, 5), (5,)), ((5,), (5,))])
+@pytest.mark.parametrize("a, b", [((2, 3, 4, 5), (5, 6)), ((4, 5), (2, 3, 5, 6)), ((5,), (5, 6)), ((4, 5), (5,)), ((5,), (5,))])
 def test_other_shapes_are_numpys(a: Any, b: Any, calls: list[Any]) -> None:
     x, y = RNG.standard_normal(a), RNG.standard_normal(b)
     np.testing.assert_array_equal(blas.matmul(x, y), np.matmul(x, y))

@@ -83,7 +83,7 @@ matrix_product = binary(  # of two matrices, or batches of them, that are known 
         "matmul",
         matmul_value,
         [lambda g, _y, _a, b: matmul(g, matrix_transpose(b)), lambda g, _y, a, _b: matmul(matrix_transpose(a), g)],
-        lambda tangents, _y, a, b: product_tangent(*tangents, a, b),
+        lambda tangents, _y, a, b: product_tangent(tangents[0], tangents[1], a, b),
         batch=_batched_product,
         samples=[Sample((3, 4), (4, 2)), Sample((2, 3, 4), (2, 4, 2)), Sample((2, 1, 3, 4), (5, 4, 2)), Sample((3, 0), (0, 2)), Sample((1, 1), (1, 1))],
     )
