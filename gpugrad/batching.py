@@ -51,16 +51,16 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, *, chunk_si
         places = [place for i, arg in enumerate(args) for place in tree.paths(arg, f"argument {i}")]
         axes = _axes(in_axes, args, "in_axes")
         size = _size(leaves, axes, places)
-        fronted = [x if axis is None else moveaxis(as_array(x), axis, 0) for x, axis in zip(leaves, axes, strict=True)]
+        fronted = [x if axis is None else as_array(x) if axis == 0 else moveaxis(as_array(x), axis, 0) for x, axis in zip(leaves, axes, strict=True)]
 
-        def some(examples: slice) -> tuple[list[Any], Any]:
-            xs = [x if axis is None else x[examples] for x, axis in zip(fronted, axes, strict=True)]
-            return _run(f, xs, axes, structure, len(range(size)[examples]), out_axes, kwargs)
+        def some(first: int, last: int) -> tuple[list[Any], Any]:
+            xs = fronted if last - first == size else [x if axis is None else x[first:last] for x, axis in zip(fronted, axes, strict=True)]
+            return _run(f, xs, axes, structure, last - first, out_axes, kwargs)
 
         if chunk_size is None or size <= chunk_size:
-            outputs, of_y = some(slice(None))
+            outputs, of_y = some(0, size)
         else:
-            chunks = [some(slice(i, i + chunk_size)) for i in range(0, size, chunk_size)]
+            chunks = [some(i, min(i + chunk_size, size)) for i in range(0, size, chunk_size)]
             of_y = chunks[0][1]
             ends = _axes(out_axes, of_y, "out_axes")
             outputs = [parts[0] if axis is None else concatenate(parts, axis) for axis, *parts in zip(ends, *[outputs for outputs, _ in chunks], strict=True)]
@@ -98,7 +98,7 @@ def _together(o: Any, axis: int | None, level: int, size: int, place: str) -> An
     ndim = len(shape) + (not depends)
     if not -ndim <= axis < ndim:
         raise ValueError(f"vmap: out_axes is {axis} for {place}, which has {ndim} axes with that of the examples: expected {-ndim} to {ndim - 1}")
-    return moveaxis(y, 0, axis)
+    return y if axis == 0 else moveaxis(y, 0, axis)
 
 
 def _axes(axes: Any, of: Any, name: str) -> list[int | None]:
