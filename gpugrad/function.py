@@ -77,7 +77,7 @@ def defbatch(op: Any, rule: Callable[..., Any]) -> None:
 
     def batch(op: Op, size: int, batched: Sequence[bool], args: Sequence[Any], params: dict[str, Any]) -> Any:
         y = rule(size, tuple(batched), *args, **params)
-        for o in y if isinstance(y, (tuple, list)) else (y,):
+        for o in y if type(y) in (tuple, list) else (y,):
             if type(o) is not Shared and shape_of(o)[:1] != (size,):
                 raise ValueError(
                     f"the batching rule of {op.name} returned an array of shape {shape_of(o)}, expected an axis of length {size} in front, for the examples"

@@ -397,7 +397,7 @@ VALUES = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_values_of_what_stands_for_many_are_refused(name):
-    with pytest.raises(BatchedError, match="inside gg.vmap"):
+    with pytest.raises(BatchedError, match=r"inside gg\.vmap"):
         gg.vmap(VALUES[name])(X)
     with pytest.raises((TypeError, RuntimeError)):
         gg.vmap(lambda x: gg.grad(lambda z: gg.sum(z) + 0 * gg.sum(gg.asarray(VALUES[name](z))))(x))(X)
@@ -455,7 +455,7 @@ def test_errors_name_the_argument(i):
 
 
 def test_other_errors():
-    with pytest.raises(TypeError, match="chunk_size must be an integer, got 1.5"):
+    with pytest.raises(TypeError, match=r"chunk_size must be an integer, got 1\.5"):
         gg.vmap(lambda x: x, chunk_size=1.5)
     with pytest.raises(TypeError, match="output has shape"):
         gg.vmap(gg.grad(lambda x: x))(X)

@@ -27,9 +27,14 @@ def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
         except Exception:  # BatchedError, or what a compiler of kernels says to a Tensor; what is wrong for each example too comes again
             if not any(map(is_batched, tree.flatten(args)[0])):
                 raise
-        return each(functools.partial(f, **params), *args)
+        return each(lambda *one: f(*tree.map_leaves(_unboxed, one), **params), *args)
 
     return rule
+
+
+def _unboxed(x: Any) -> Any:
+    """The plain array that a rule is given where nothing else is differentiated."""
+    return x.value if type(x) is Tensor and x.node is None else x
 
 
 def each(f: Callable[..., Any], *args: Any) -> Any:
