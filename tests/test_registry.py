@@ -406,6 +406,11 @@ def in_a_loop(f: Callable[..., Any], axes: Any, args: list[Any]) -> list[Any]:
     return [np.stack([host(row[k]) for row in rows]) for k in range(len(rows[0]))]
 
 
+def first(n: int, axes: Any, args: list[Any]) -> list[Any]:
+    """The arguments of the first n examples."""
+    return [a if b is None else a[:n] for a, b in zip(args, axes, strict=True)]
+
+
 @every_op
 def test_has_a_batching_rule(name: str) -> None:
     assert REGISTRY[name].batch is not None, (
@@ -415,14 +420,18 @@ def test_has_a_batching_rule(name: str) -> None:
 
 @every_op
 def test_batched_values(name: str, put: Callable[[Any], Any]) -> None:
-    """vmap gives what a loop gives, whatever is batched."""
+    """vmap gives what a loop gives, whatever is batched; and of one example, of none, and of many twice over."""
     op = REGISTRY[name]
     for what, axes, args, params in batched_cases(op, put):
-        f = lambda *xs: op(*xs, **params)  # noqa: B023
-        got = outputs(gg.vmap(f, axes)(*args))
-        for a, b in zip(got, in_a_loop(f, axes, args), strict=True):
-            assert plain(a).dtype == b.dtype, what
-            assert_close(a, b, 1e-9, what)
+        f = gg.vmap(lambda *xs: op(*xs, **params), axes)  # noqa: B023
+        expected = in_a_loop(lambda *xs: op(*xs, **params), axes, args)  # noqa: B023
+        for n in (EXAMPLES, 1, 0):
+            for a, b in zip(outputs(f(*first(n, axes, args))), expected, strict=True):
+                assert plain(a).dtype == b.dtype, f"{n} of {what}"
+                assert_close(a, b[:n], 1e-9, f"{n} of {what}")
+        there_and_back = [a if b is None else gg.stack([a, gg.flip(a, 0)]) for a, b in zip(args, axes, strict=True)]
+        for a, b in zip(outputs(gg.vmap(f, axes)(*there_and_back)), expected, strict=True):
+            assert_close(a, np.stack([b, b[::-1]]), 1e-9, f"vmap of vmap of {what}")
 
 
 @every_smooth_op
@@ -452,17 +461,22 @@ def check_batched_derivatives(op: Op, what: str, axes: tuple[Any, ...], args: li
         pulled = lambda *xs: list(gg.vjp(g, *xs)[1](us))
         return (*pulled(*at), *gg.jvp(g, tuple(at), tuple(ts))[1], *gg.jvp(pulled, tuple(at), tuple(ts))[1])
 
-    for a, b in zip(gg.vmap(derivatives, axes)(*args), in_a_loop(derivatives, axes, args), strict=True):
+    many, none = (gg.vmap(derivatives, axes)(*first(n, axes, args)) for n in (EXAMPLES, 0))
+    for a, b, empty in zip(many, in_a_loop(derivatives, axes, args), none, strict=True):
         assert_close(a, b, 1e-8, f"derivatives inside vmap of {what}")
+        assert_close(empty, b[:0], 1e-8, f"derivatives inside vmap over no examples of {what}")
 
     def pulled_from(*full: Any) -> tuple[Any, ...]:
         g, at = of(full)
         return gg.vjp(g, *at)[1](us)
 
-    def all_at_once(*xs: Any) -> Any:
-        replaced = dict(enumerate(args)) | dict(zip(chosen, xs, strict=True))
-        return gg.vmap(lambda *full: of(full)[0](*of(full)[1]), axes)(*[replaced[i] for i in range(len(args))])
+    def all_at_once(n: int) -> tuple[Any, ...]:
+        """Cotangents of the arguments of n examples."""
+        some = first(n, axes, args)
+        replaced = lambda xs: dict(enumerate(some)) | dict(zip(chosen, xs, strict=True))
+        f = lambda *xs: gg.vmap(lambda *full: of(full)[0](*of(full)[1]), axes)(*[replaced(xs)[i] for i in range(len(args))])
+        return gg.vjp(f, *[some[i] for i in chosen])[1]([gg.stack([u] * EXAMPLES)[:n] for u in us])
 
-    together = gg.vjp(all_at_once, *[args[i] for i in chosen])[1]([gg.stack([u] * EXAMPLES) for u in us])
-    for i, a, b in zip(chosen, together, in_a_loop(pulled_from, axes, args), strict=True):
+    for i, a, b, empty in zip(chosen, all_at_once(EXAMPLES), in_a_loop(pulled_from, axes, args), all_at_once(0), strict=True):
         assert_close(a, b if axes[i] == 0 else b.sum(0), 1e-8, f"a pullback of vmap of {what}")
+        assert_close(empty, b[:0] if axes[i] == 0 else np.zeros(b.shape[1:]), 1e-8, f"a pullback of vmap over no examples of {what}")

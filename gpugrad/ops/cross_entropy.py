@@ -15,10 +15,10 @@ from gpugrad.backend import check_integer, mixed_devices, namespace
 from gpugrad.kernels import cross_entropy as kernels
 from gpugrad.kernels import reductions
 from gpugrad.ops import reduce
-from gpugrad.ops.batch import in_turn, with_axis
+from gpugrad.ops.batch import with_axis
 from gpugrad.ops.elementwise import equal, not_equal, strong_multiply, where
-from gpugrad.ops.fit import astype, dtype_of, is_unit, shape_of, total_of
-from gpugrad.ops.labels import checked_labels, checked_weight, class_axis, counts, derivative_node, rows
+from gpugrad.ops.fit import astype, broadcast_to, dtype_of, is_unit, shape_of, total_of
+from gpugrad.ops.labels import at_labels, checked_labels, checked_weight, class_axis, counts, derivative_node, is_label, rows
 from gpugrad.ops.loss import REDUCTIONS, check_reduction, mean_of
 from gpugrad.ops.rules import Sample, composed, general
 from gpugrad.ops.shape import expand_dims, reshape
@@ -168,26 +168,45 @@ def _dual(tangents: Any, x: Any, labels: Any, probabilities: Any, weight: Any, *
 
 
 def _batched(op: Op, size: int, batched: Any, args: Any, params: dict[str, Any]) -> Any:
-    """The rows of all examples as those of one, reduced by example; but each by itself where the weights of the classes differ."""
-    if batched[3]:
-        return in_turn(op, size, batched, args, params)
+    """The rows of all examples as those of one, reduced by example."""
     reduction, weight = params["reduction"], args[3]
     x, labels, probabilities = with_axis(size, batched[:3], args[:3])
-    n = x.shape[1]
+    n, classes = x.shape[1:]
     together = [v if v is None else reshape(v, (size * n, *v.shape[2:])) for v in (x, labels, probabilities)]
-    y = op(*together, weight, **{**params, "reduction": "none"})
+    params, of_rows = {**params, "reduction": "none"}, None
+    if batched[3]:
+        weight = reshape(broadcast_to(expand_dims(weight, 1), (size, n, classes)), (size * n, classes))
+        together, of_rows = _weighted(*together, weight=weight, smoothing=params["smoothing"], ignore_index=params["ignore_index"])
+        params, weight = {**params, "smoothing": 0.0}, None
+    elif labels is not None and reduction == "mean":
+        of_rows = counts(x, together[1], weight, params["ignore_index"])
+    y = op(*together, weight, **params)
     losses, residual = y if isinstance(y, tuple) else (y, None)
     loss, divisor = reshape(losses, (size, n)), None
     if reduction != "none":
         loss = reduce.sum(loss, axis=1)
     if reduction == "mean":
-        divisor = n if labels is None else reduce.sum(reshape(counts(x, together[1], weight, params["ignore_index"]), (size, n)), axis=1)
+        divisor = n if labels is None else reduce.sum(reshape(of_rows, (size, n)), axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             loss = astype(loss / divisor, dtype_of(losses), copy=False)
     if residual is None:
         return loss
     residual = reshape(residual, x.shape)
     return loss, residual if divisor is None else residual * _of_examples(divisor, dtype_of(residual))
+
+
+def _weighted(x: Any, labels: Any, probabilities: Any, *, weight: Any, smoothing: float, ignore_index: int) -> tuple[list[Any], Any]:
+    """Rows with weights of their own (N, C) as rows with probabilities q alone; and what each of them counts for in the mean.
+
+    A row that is ignored gets logits of 0, since a q of 0 beside nan or inf would not be nothing.
+    """
+    spread = smoothing / shape_of(x)[1]
+    if labels is None:
+        return [x, None, (probabilities * (1 - smoothing) + spread) * weight], None
+    kept = not_equal(labels, ignore_index)
+    of_rows, kept_row = where(kept, at_labels("cross entropy", weight, labels, ignore_index), 0), expand_dims(kept, 1)
+    q = where(kept_row, is_label(x, labels) * expand_dims(of_rows * (1 - smoothing), 1) + weight * spread, 0)
+    return [where(kept_row, x, 0), None, q], of_rows
 
 
 def _of_examples(divisor: Any, dtype: Any) -> Any:

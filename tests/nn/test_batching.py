@@ -198,6 +198,28 @@ def test_weights_of_classes_that_differ():
             gg.vmap(gg.grad(f, 2))(X, LABELS, WEIGHT)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("target", ["labels", "probabilities"])
+def test_cross_entropy_with_weights_of_each_example_is_one_call_of_the_kernel(target, reduction, monkeypatch):
+    """Whatever the logits of an ignored row are, and of no examples too."""
+    calls, kernel, x = [], kernel_of_cross_entropy.cross_entropy, X.copy()
+    monkeypatch.setattr(kernel_of_cross_entropy, "cross_entropy", lambda *args, **options: calls.append(1) or kernel(*args, **options))
+    t = IGNORED if target == "labels" else P
+    if target == "labels":
+        x[IGNORED == -100] = np.nan, np.inf, 0, 1, 2, 3
+    f = lambda x, t, w: F.cross_entropy(x, t, reduction, 0.1, weight=w)
+    gg.vmap(f)(x, t, WEIGHT)
+    assert len(calls) == 1
+    total = lambda x, t, w: gg.sum(gg.sin(f(x, t, w)))
+    for g in (f, gg.grad(total), lambda x, t, w: gg.hvp(lambda x: total(x, t, w), x, X[0])):
+        check(g, x, t, WEIGHT)
+        check(g, x[0], t, WEIGHT, axes=(None, 0, 0))
+        check(g, x[0], t[0], WEIGHT, axes=(None, None, 0))
+        assert gg.vmap(g)(x[:0], t[:0], WEIGHT[:0]).shape == (0, *g(x[0], t[0], WEIGHT[0]).shape)
+    f32 = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in (x, t, WEIGHT)]
+    assert gg.vmap(gg.grad(total))(*f32).dtype == np.float32
+
+
 def test_shapes_and_values_of_targets_are_checked_in_each_example():
     with pytest.raises(ValueError, match=r"logits of shape \(4, 6\) and integer labels of shape \(3,\)"):
         gg.vmap(F.cross_entropy)(X, LABELS[:, 1:])
