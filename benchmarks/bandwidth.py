@@ -143,7 +143,9 @@ CASES: dict[str, tuple[str, str, Make]] = {  # what is shown -> kernel, formula,
     "shares": ("shares", "d (1, 1/2 or 0), of both arguments", _like(3, of="maximum")),
     "strong_product": ("strong_product", "d p, 0 where d is 0", _like(2)),
     "strong_quotient": ("strong_quotient", "d / p, 0 where d is 0", _like(2)),
+    "mutual_product": ("mutual_product", "d p, 0 where either is 0", _like(2)),
     "slope_product, tanh": ("slope_product", "d (1 - y)(1 + y)", _like(2, of="tanh")),
+    "outer": ("outer", "a_i b_i' of each example", lambda normal, n: ((normal(max(1, n >> 16), 256), normal(max(1, n >> 16), 256)), {})),
     "gather": ("gather", "x[places]", _gathered),
     "segment_sum": ("segment_sum", "sums of the rows of each place", _scattered),
     "dropout": ("dropout", "x mask / (1 - p)", lambda normal, n: ((normal(n),), {"p": 0.5, "key": (1, 2), "counter": 0})),
@@ -187,8 +189,9 @@ def one(case: str, megabytes: float, seconds: float, device: str = "cpu") -> dic
         args, params = make(normal, n)
         run = lambda: kernel(*args, **params)
         given = {id(a) for a in _flat(args)}
-        moved = _bytes(args) + _bytes([args[i] for i in kernel.writes]) + sum(a.nbytes for a in _flat(run()) if id(a) not in given)
-        largest = max(map(_bytes, args))
+        made = [a for a in _flat(run()) if id(a) not in given]
+        moved = _bytes(args) + _bytes([args[i] for i in kernel.writes]) + _bytes(made)
+        largest = max(map(_bytes, (*args, *made)))
     wait = backend.cupy().cuda.Device().synchronize if device != "cpu" else lambda: None
     calls = 1 if device == "cpu" else STEPS_BETWEEN_WAITS
 

@@ -107,7 +107,7 @@ def _axes(axes: Any, of: Any, name: str) -> list[int | None]:
 
     def visit(axis: Any, part: Any, place: str) -> None:
         if axis is None or (isinstance(axis, (int, np.integer)) and not isinstance(axis, bool)):
-            found.extend([axis] * len(tree.flatten(part)[0]))
+            found.extend([None if axis is None else int(axis)] * len(tree.flatten(part)[0]))
         elif isinstance(axis, dict) and isinstance(part, dict) and axis.keys() == part.keys():
             for key in part:
                 visit(axis[key], part[key], f"{place}[{key!r}]")

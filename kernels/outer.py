@@ -18,7 +18,9 @@ def _outer(a: Any, b: Any) -> Any:
 
 
 def _samples(rng: np.random.Generator, dtype: Any) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    drawn = lambda *shape: rng.normal(size=shape).astype(dtype)
+    def drawn(*shape: int) -> Any:
+        return rng.standard_normal(shape).astype(dtype)
+
     sizes = ((0, 3, 2), (1, 1, 1), (4, 0, 3), (3, 5, 7), (7, 33, 65), (2, 300, 129))
     fortran = np.asfortranarray(drawn(5, 40)), drawn(10, 48)[::2, ::-2]
     return [

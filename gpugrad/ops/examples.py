@@ -72,7 +72,7 @@ def _apart(x: Any, batch: Batch) -> Sequence[Any]:
 
 
 class _Apart(Op):
-    def __call__(self, x: Any, *, batch: Batch) -> Any:  # type: ignore[override]
+    def __call__(self, x: Any, *, batch: Batch) -> Any:
         """To the levels above the batch's own this is an operation like any other, also of what all examples share: its derivative is one for each of them."""
         while type(x) is Tensor and x.node is None:
             x = x.value
@@ -92,7 +92,7 @@ apart = _Apart(
 
 
 class _Together(Op):
-    def __call__(self, *ys: Any, batch: Batch) -> Any:  # type: ignore[override]
+    def __call__(self, *ys: Any, batch: Batch) -> Any:
         """Likewise; below them the examples become one Tensor, which is in the batch."""
         above = any(type(y) is Tensor and y.node is not None and y.node.level > batch.level for y in ys)
         return super().__call__(*ys, batch=batch) if above else in_batch(stack(ys), batch)
