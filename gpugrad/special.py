@@ -8,7 +8,7 @@ import numpy as np
 
 from gpugrad.backend import namespace
 from gpugrad.ops.activations import sigmoid
-from gpugrad.ops.elementwise import isnan, less, log, strong_divide, strong_multiply, where
+from gpugrad.ops.elementwise import isnan, less, log, mutual_multiply, strong_divide, strong_multiply, where
 from gpugrad.ops.erf import erf, erfc, erfinv
 from gpugrad.ops.rules import elementwise
 from gpugrad.ops.softmax import log_softmax, logsumexp, softmax
@@ -25,7 +25,11 @@ def _logit(p: Any) -> Any:
 
 
 logit = elementwise(
-    "logit", _logit, lambda d, _y, p: strong_divide(d, p * (1 - p)), domain=(0.1, 0.9), doc="``log(p / (1 - p))`` of each element, the inverse of expit."
+    "logit",
+    _logit,
+    lambda d, _y, p: strong_divide(d, strong_multiply(p, 1 - p)),
+    domain=(0.1, 0.9),
+    doc="``log(p / (1 - p))`` of each element, the inverse of expit.",
 )
 
 
@@ -38,7 +42,7 @@ xlogy = elementwise(
     "xlogy",
     _xlogy,
     lambda d, _z, _x, y: strong_multiply(d, log(y)),
-    lambda d, _z, x, y: strong_divide(strong_multiply(x, d), y),
+    lambda d, _z, x, y: strong_divide(mutual_multiply(x, d), y),
     domain=((-2.0, 2.0), (0.3, 3.0)),
     doc="``x log(y)`` of each element, 0 where x is 0 (unless y is nan).",
 )

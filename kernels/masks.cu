@@ -1,7 +1,7 @@
 // Products of a cotangent: with masks, with slopes, and those in which a zero wins.
 //
 //   masked   y = f(d, a, b, c): the derivatives of relu, clip, maximum, minimum, fmax, fmin and some functions times d, and products and
-//            quotients in which a zero d wins.
+//            quotients in which a zero d wins, or a zero of either.
 //            With z, of the two-sided ones: y the share of a, and z that of b
 //   select   y = mask ? x : other, the other way round if inverted. With z: y = mask ? x : 0 and z the rest of x
 //
@@ -20,7 +20,7 @@ struct alignas(WIDTH) Mask {
     bool v[WIDTH];
 };
 
-enum What { POSITIVE, WITHIN, MAXIMUM, MINIMUM, FMAX, FMIN, STRONG_MULTIPLY, STRONG_DIVIDE, TANH, SQUARE, RECIPROCAL, SQRT };
+enum What { POSITIVE, WITHIN, MAXIMUM, MINIMUM, FMAX, FMIN, STRONG_MULTIPLY, STRONG_DIVIDE, MUTUAL, TANH, SQUARE, RECIPROCAL, SQRT };
 
 __device__ __forceinline__ acc formula(int what, acc d, acc a, acc b, acc c) {
     const acc zero = acc(0);
@@ -33,6 +33,7 @@ __device__ __forceinline__ acc formula(int what, acc d, acc a, acc b, acc c) {
         case FMIN: return a == b ? acc(0.5) * d : a > b || (a != a && b == b) ? zero : d;
         case STRONG_MULTIPLY: return d == zero ? zero : d * a;
         case STRONG_DIVIDE: return d == zero ? zero : d / a;
+        case MUTUAL: return d == zero || a == zero ? zero : d * a;
         case TANH: return d * ((acc(1) - a) * (acc(1) + a));  // a is the value of these
         case SQUARE: return d * (a + a);
         case RECIPROCAL: return d == zero ? zero : -(d * a * a);

@@ -19,7 +19,8 @@ from gpugrad.cuda.loader import Source
 from gpugrad.kernels.kernel import Kernel
 
 SOURCE = Source("masks.cu")
-FORMULAS = ("positive", "within", "maximum", "minimum", "fmax", "fmin", "strong_multiply", "strong_divide", "tanh", "square", "reciprocal", "sqrt")
+TWO_SIDED = ("maximum", "minimum", "fmax", "fmin")
+FORMULAS = ("positive", "within", *TWO_SIDED, "strong_multiply", "strong_divide", "mutual_multiply", "tanh", "square", "reciprocal", "sqrt")
 CODES = {name: code for code, name in enumerate(FORMULAS)}  # as in masks.cu
 
 
@@ -65,13 +66,14 @@ def _shares(d: Any, a: Any, b: Any, *, of: str) -> tuple[Any, Any]:
     return _share(d, a, b, of=of), _share(d, b, a, of=of)
 
 
-def _strong(f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _strong(f: Callable[[Any, Any], Any], mutual: bool = False) -> Callable[[Any, Any], Any]:
     def g(d: Any, p: Any) -> Any:
         with np.errstate(all="ignore"):
             product, xp = f(d, p), namespace(d)
             if xp is np and np.isfinite(np.add.reduce(product, axis=None)):
                 return product  # nothing to repair, found at a third of a pass; on a GPU the question would cost a synchronisation
-            return namespace(product).where(np.equal(d, 0), namespace(product).zeros((), product.dtype), product)
+            zero = np.equal(d, 0) | np.equal(p, 0) if mutual else np.equal(d, 0)
+            return namespace(product).where(zero, namespace(product).zeros((), product.dtype), product)
 
     return g
 
@@ -215,7 +217,7 @@ def _together(*makers: Callable[[np.random.Generator, Any], Samples]) -> Callabl
     return lambda rng, dtype: [sample for make in makers for sample in make(rng, dtype)]
 
 
-_LIKE = [_samples("x x x", "x x 0.25", "d x x", "d x 0.25", "x x row", "x column x", of=of) for of in ("maximum", "minimum", "fmax", "fmin")]
+_LIKE = [_samples("x x x", "x x 0.25", "d x x", "d x 0.25", "x x row", "x column x", of=of) for of in TWO_SIDED]
 _SELECT = [_samples("x x mask", "x -0.5 mask", inverted=inverted) for inverted in (False, True)]
 
 select = Kernel("select", _select, cpu="masks_cpu:select", cuda=_cuda_select, samples=_together(*_SELECT))
@@ -224,11 +226,12 @@ positive = Kernel("positive", _positive, cpu="masks_cpu:positive", cuda=_cuda("p
 within = Kernel("within", _within, cpu="masks_cpu:within", cuda=_cuda("within", _within), samples=_samples("x x -0.5 0.75", "d x -0.5 0.75", "x x x x"))
 share = Kernel("share", _share, cpu="masks_cpu:share", cuda=_cuda_share, samples=_together(*_LIKE))
 shares = Kernel("shares", _shares, cpu="masks_cpu:shares", cuda=_cuda_shares, samples=_together(*_LIKE))
-strong_product, strong_quotient = (
+strong_product, strong_quotient, mutual_product = (
     Kernel(name, reference, cpu=f"masks_cpu:{name}", cuda=_cuda(what, reference), samples=_samples("x x", "x inf", "d x"))
     for name, what, reference in (
         ("strong_product", "strong_multiply", _strong(np.multiply)),
         ("strong_quotient", "strong_divide", _strong(np.divide)),
+        ("mutual_product", "mutual_multiply", _strong(np.multiply, mutual=True)),
     )
 )
 slope_product = Kernel(

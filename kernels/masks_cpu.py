@@ -68,6 +68,11 @@ def _strong_divide(d, p, _b, _c):  # type: ignore[no-untyped-def]
 
 
 @jit.inlined
+def _mutual_multiply(d, p, _b, _c):  # type: ignore[no-untyped-def]
+    return type(d)(0) if (d == 0) | (p == 0) else d * p
+
+
+@jit.inlined
 def _of_tanh(d, y, _b, _c):  # type: ignore[no-untyped-def]
     return d * ((type(d)(1) - y) * (type(d)(1) + y))
 
@@ -105,7 +110,8 @@ def _both(f: Any) -> Any:
 
 _OF: dict[str, Any] = {"maximum": _of_maximum, "minimum": _of_minimum, "fmax": _of_fmax, "fmin": _of_fmin}
 _SLOPES = {"tanh": _of_tanh, "square": _of_square, "reciprocal": _of_reciprocal, "sqrt": _of_sqrt}
-_ONE = {"positive": _positive, "within": _within, **_OF, "strong_multiply": _strong_multiply, "strong_divide": _strong_divide, **_SLOPES}
+_STRONG = {"strong_multiply": _strong_multiply, "strong_divide": _strong_divide, "mutual_multiply": _mutual_multiply}
+_ONE = {"positive": _positive, "within": _within, **_OF, **_STRONG, **_SLOPES}
 _RUN = {name: _one(f) for name, f in _ONE.items()}
 _RUN_BOTH = {name: _both(f) for name, f in _OF.items()}
 
@@ -164,6 +170,10 @@ def strong_product(d: Any, p: Any) -> Any:
 
 def strong_quotient(d: Any, p: Any) -> Any:
     return _masked(_RUN, "strong_divide", masks.strong_quotient.reference, 4, d, p)
+
+
+def mutual_product(d: Any, p: Any) -> Any:
+    return _masked(_RUN, "mutual_multiply", masks.mutual_product.reference, 4, d, p)
 
 
 def select(x: Any, other: Any, mask: Any, *, inverted: bool = False) -> Any:

@@ -3,7 +3,8 @@
 Kinks (documented with each): |.|'(0) = 0, ties in maximum and minimum split evenly, clip passes 1 on its bounds.
 
 Where a partial is singular it multiplies through :func:`strong_multiply` or :func:`strong_divide`, in which a zero ``d``
-wins: the branch that ``where`` did not choose then contributes 0, not nan.
+wins: the branch that ``where`` did not choose then contributes 0, not nan. In second derivatives there are two such factors,
+a cotangent and the cotangent or tangent that it meets, and the other may be infinite: :func:`mutual_multiply` is their product.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
     "copysign", "cos", "cosh", "deg2rad", "degrees", "divide", "equal", "exp", "exp2", "expm1", "fabs", "fix", "float_power", "floor", "floor_divide",
     "fmax", "fmin", "fmod", "greater", "greater_equal", "heaviside", "hypot", "imag", "invert", "isclose", "iscomplex", "isfinite", "isinf", "isnan",
     "isneginf", "isposinf", "isreal", "left_shift", "less", "less_equal", "log", "log1p", "log2", "log10", "logaddexp", "logaddexp2", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply", "nan_to_num", "negative", "nonzero", "not_equal", "positive",
+    "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply", "mutual_multiply", "nan_to_num", "negative", "nonzero", "not_equal", "positive",
     "pow", "power", "rad2deg", "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "sign", "signbit", "sin", "sinc", "sinh",
     "sqrt", "square", "strong_divide", "strong_multiply", "subtract", "tan", "tanh", "true_divide", "trunc", "where",
 ]  # fmt: skip
@@ -55,15 +56,23 @@ strong_multiply = elementwise(
     "strong_multiply",
     of_array(masks.strong_product),
     lambda d, _y, _a, b: strong_multiply(d, b),
-    lambda d, _y, a, _b: strong_multiply(a, d),
+    lambda d, _y, a, _b: mutual_multiply(a, d),
     batch=laid_out,
-    doc="``a * b`` with ``0 * b = 0`` for any b, inf and nan included (a 'strong zero'): both partials are products of the same kind.",
+    doc="``a * b`` with ``0 * b = 0`` for any b, inf and nan included (a 'strong zero').",
+)
+mutual_multiply = elementwise(
+    "mutual_multiply",
+    of_array(masks.mutual_product),
+    lambda d, _y, _a, b: mutual_multiply(d, b),
+    lambda d, _y, a, _b: mutual_multiply(a, d),
+    batch=laid_out,
+    doc="``a * b``, which is 0 where either of them is, whatever the other.",
 )
 strong_divide = elementwise(
     "strong_divide",
     of_array(masks.strong_quotient),
     lambda d, _y, _a, b: strong_divide(d, b),
-    lambda d, y, a, b: negative(strong_divide(strong_multiply(strong_divide(a, b), d), b)),
+    lambda d, y, a, b: negative(strong_divide(mutual_multiply(strong_divide(a, b), d), b)),
     domain=POSITIVE,
     batch=laid_out,
     doc="``a / b`` with ``0 / b = 0`` for any b, 0 and nan included.",
@@ -87,9 +96,9 @@ def _sloped(of: str, small: Any, curvature: Any) -> Any:
 _tanh_slope = _sloped("tanh", lambda d, y: d * ((1 - y) * (1 + y)), lambda c, d, y: c * d * (-2 * y))
 _square_slope = _sloped("square", lambda d, x: d * (2 * x), lambda c, d, _x: c * (2 * d))
 _reciprocal_slope = _sloped(
-    "reciprocal", lambda d, y: -strong_multiply(strong_multiply(d, y), y), lambda c, d, y: strong_multiply(strong_multiply(d, c), -2 * y)
+    "reciprocal", lambda d, y: -strong_multiply(strong_multiply(d, y), y), lambda c, d, y: strong_multiply(mutual_multiply(d, c), -2 * y)
 )
-_sqrt_slope = _sloped("sqrt", lambda d, y: strong_divide(d, 2 * y), lambda c, d, y: -_sqrt_slope(strong_divide(strong_multiply(d, c), y), y))
+_sqrt_slope = _sloped("sqrt", lambda d, y: strong_divide(d, 2 * y), lambda c, d, y: -_sqrt_slope(strong_divide(mutual_multiply(d, c), y), y))
 
 # ---------------------------------------------------------------------------------- arithmetic (add is in fit.py)
 
@@ -138,13 +147,13 @@ def _power_exponent(d: Any, y: Any, a: Any, _b: Any) -> Any:
     is_complex = dtype_of(y).kind == "c"
     if type(a) in (int, float):  # whose logarithm stays a number, so that float32 stays float32
         return strong_multiply(d, y * (math.log(a) if a > 0 else 0.0 if a == 0 else cmath.log(a) if is_complex else math.nan))
-    return strong_multiply(d, y * log(where(equal(a, 0), 1.0, a) + (0j if is_complex else 0)))
+    return strong_multiply(d, strong_multiply(y, log(where(equal(a, 0), 1.0, a) + (0j if is_complex else 0))))
 
 
 power = pow = elementwise("power", np.power, _power_base, _power_exponent, domain=POSITIVE)
 float_power = elementwise("float_power", np.float_power, _power_base, _power_exponent, domain=POSITIVE)
 sqrt = elementwise("sqrt", np.sqrt, lambda d, y, _x: _sqrt_slope(d, y), domain=POSITIVE)
-cbrt = elementwise("cbrt", lambda x: namespace(x).cbrt(x), lambda d, y, _x: strong_divide(d, 3 * (y * y)), domain=POSITIVE)
+cbrt = elementwise("cbrt", lambda x: namespace(x).cbrt(x), lambda d, y, _x: strong_divide(strong_divide(d, y), 3 * y), domain=POSITIVE)
 
 # ---------------------------------------------------------------------------------- exponentials and logarithms
 
@@ -177,15 +186,15 @@ logaddexp2 = elementwise(
 sin = elementwise("sin", np.sin, lambda d, _y, x: d * cos(x))
 cos = elementwise("cos", np.cos, lambda d, _y, x: -(d * sin(x)))
 tan = elementwise("tan", np.tan, lambda d, y, _x: d * (1 + y * y), domain=UNIT)
-arcsin = asin = elementwise("arcsin", np.arcsin, lambda d, _y, x: strong_divide(d, sqrt((1 - x) * (1 + x))), domain=UNIT)
-arccos = acos = elementwise("arccos", np.arccos, lambda d, _y, x: -strong_divide(d, sqrt((1 - x) * (1 + x))), domain=UNIT)
+arcsin = asin = elementwise("arcsin", np.arcsin, lambda d, _y, x: strong_divide(d, sqrt(strong_multiply(1 - x, 1 + x))), domain=UNIT)
+arccos = acos = elementwise("arccos", np.arccos, lambda d, _y, x: -strong_divide(d, sqrt(strong_multiply(1 - x, 1 + x))), domain=UNIT)
 arctan = atan = elementwise("arctan", np.arctan, lambda d, _y, x: d / (1 + x * x))
 sinh = elementwise("sinh", np.sinh, lambda d, _y, x: strong_multiply(d, cosh(x)))
 cosh = elementwise("cosh", np.cosh, lambda d, _y, x: strong_multiply(d, sinh(x)))
 tanh = elementwise("tanh", np.tanh, lambda d, y, _x: _tanh_slope(d, y))
 arcsinh = asinh = elementwise("arcsinh", np.arcsinh, lambda d, _y, x: d / (sqrt(1 + x * x) if dtype_of(x).kind == "c" else hypot(1.0, x)))
-arccosh = acosh = elementwise("arccosh", np.arccosh, lambda d, _y, x: strong_divide(d, sqrt(x - 1) * sqrt(x + 1)), domain=(1.3, 3.0))
-arctanh = atanh = elementwise("arctanh", np.arctanh, lambda d, _y, x: strong_divide(d, (1 - x) * (1 + x)), domain=UNIT)
+arccosh = acosh = elementwise("arccosh", np.arccosh, lambda d, _y, x: strong_divide(d, strong_multiply(sqrt(x - 1), sqrt(x + 1))), domain=(1.3, 3.0))
+arctanh = atanh = elementwise("arctanh", np.arctanh, lambda d, _y, x: strong_divide(d, strong_multiply(1 - x, 1 + x)), domain=UNIT)
 arctan2 = atan2 = elementwise(
     "arctan2",
     np.arctan2,
@@ -196,8 +205,8 @@ arctan2 = atan2 = elementwise(
 hypot = elementwise(
     "hypot",
     np.hypot,
-    lambda d, y, a, _b: strong_divide(d * a, y),
-    lambda d, y, _a, b: strong_divide(d * b, y),
+    lambda d, y, a, _b: strong_multiply(d, strong_divide(a, y)),
+    lambda d, y, _a, b: strong_multiply(d, strong_divide(b, y)),
     domain=POSITIVE,
     doc="``sqrt(a^2 + b^2)`` without overflow; the gradient at the origin is 0.",
 )

@@ -140,7 +140,7 @@ erfc = elementwise(
 erfinv = elementwise(
     "erfinv",
     _on_either("erfinv", _erfinv),
-    lambda d, y, _x: strong_multiply(d, math.sqrt(math.pi) / 2 * exp(y * y)),
+    lambda d, y, _x: strong_multiply(d, math.sqrt(math.pi) / 2 * exp(strong_multiply(y, y))),
     domain=(-0.9, 0.9),
     doc="The ``x`` for which ``erf(x)`` is the argument: in (-1, 1), with -inf and inf at its ends and nan outside.",
 )

@@ -73,6 +73,10 @@ def test_zero_wins(twin: str, dtype: Any) -> None:
     assert_array_equal(y, [0, 0, 0, INF, NAN, NAN, 0.5])
     assert_array_equal(z, [0, 0, 0, INF, NAN, NAN, 2])
     assert not np.signbit(y[:2]).any()
+    with kernels.use(twin):
+        for product in (masks.mutual_product(d, p), masks.mutual_product(p, d)):
+            assert_array_equal(product, [0, 0, 0, INF, NAN, 0, 0.5])
+            assert not np.signbit(product[:2]).any()
 
 
 @every_twin

@@ -7,6 +7,7 @@ import pytest
 
 import gpugrad as gg
 from gpugrad.kernels import masks
+from gpugrad.products import MODES
 
 
 def slope(f, x):
@@ -238,6 +239,31 @@ def test_a_zero_cotangent_wins_at_every_order():
         for mode in ("forward-over-reverse", "reverse-over-reverse"):
             with np.errstate(all="ignore"):
                 assert np.isfinite(second(f, [0.0, 1.0], mode)).all()
+
+
+INSIDE = {  # functions, and a number at which they are smooth
+    **{name: (getattr(gg, name), 0.4) for name in ("sqrt", "cbrt", "log", "log2", "log10", "log1p", "reciprocal", "arcsin", "arccos", "arctanh")},
+    "arccosh": (gg.arccosh, 3.0), "quotient": (lambda x: 1 / x, 0.4), "power": (lambda x: x**0.5, 0.4), "root of a root": (lambda x: gg.sqrt(gg.sqrt(x)), 0.4),
+    "hypot": (lambda x: gg.hypot(x, x), 0.4), "arctan2": (lambda x: gg.arctan2(x, x + 1), 0.4),
+    "exp": (gg.exp, 0.4), "logit": (gg.special.logit, 0.4), "erfinv": (gg.special.erfinv, 0.4), "xlogy": (lambda x: gg.special.xlogy(x, x), 0.4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", INSIDE)
+@pytest.mark.parametrize("times", [1, 3000])  # small arrays take other ways than those for which there is a kernel
+def test_what_was_not_chosen_leaves_second_and_third_derivatives_alone(name, mode, times):
+    f, inside = INSIDE[name]
+    outside = [0.0, -0.0, 1.0, -1.0, -2.0, np.inf, -np.inf, np.nan]
+    x = np.repeat([inside, *outside], times)
+    masked = lambda x: gg.where(np.repeat([True] + [False] * len(outside), times), f(x), 0.0)
+    third = gg.grad(lambda x: gg.sum(gg.hvp(lambda x: gg.sum(masked(x)), x, np.ones_like(x), mode=mode)))
+    with np.errstate(all="ignore"):
+        products = second(masked, x, mode), third(x)
+        expected = second(f, [inside], mode), gg.grad(lambda x: gg.sum(gg.hvp(lambda x: gg.sum(f(x)), x, np.ones_like(x), mode=mode)))(np.array([inside]))
+    for y, of_inside in zip(products, expected, strict=True):
+        np.testing.assert_allclose(y[:times], np.repeat(of_inside, times), rtol=1e-12)
+        np.testing.assert_array_equal(y[times:], 0)
 
 
 def test_negative_bases_with_complex_exponents():
