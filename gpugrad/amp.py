@@ -43,7 +43,7 @@ HIGH = frozenset((
     *("cumprod", "cumsum", "log_softmax", "logsumexp", "mean", "prod", "softmax", "std", "sum", "var", "vector_norm"),
     *("softmax_slope", "softmax_curvature", "log_softmax_slope", "log_softmax_tangent", "log_softmax_curvature", "logsumexp_slope"),
     *("cholesky", "det", "inv", "slogdet", "solve"),
-    *("bce", "bce_residual", "bce_with_logits", "cross_entropy", "cross_entropy_value", "huber", "kl_div", "log_ratio", "standardize"),
+    *("bce", "bce_residual", "bce_with_logits", "cross_entropy", "cross_entropy_dual", "cross_entropy_value", "huber", "kl_div", "log_ratio", "standardize"),
 ))  # fmt: skip
 
 
