@@ -572,3 +572,26 @@ def test_results_that_outlive_their_vmap():
     assert leaked[0].shape == (3,)
     with pytest.raises(BatchedError):
         leaked[0].numpy()
+
+
+def test_indices_that_repeat_in_gradients():
+    """pytorch/pytorch#188084: sums into what was broadcast; pytorch/functorch#381: an example has no axis of examples to index."""
+    weight, chosen = np.array([1.0, -1.0, 2.0]), np.array([0, 2, 0])
+    f = lambda x: gg.sum(gg.stack([x[..., k] for k in range(3)], axis=-1)[..., chosen] * weight, axis=-1)
+    assert_allclose(gg.vmap(gg.grad(f))(X), np.broadcast_to([3.0, 0.0, -1.0], (5, 3)))
+    assert_allclose(gg.grad(lambda x: gg.sum(gg.vmap(f)(x)))(X), np.broadcast_to([3.0, 0.0, -1.0], (5, 3)))
+    with pytest.raises(IndexError):
+        gg.vmap(lambda x: x[:, 0])(X)
+
+
+@pytest.mark.parametrize("n", [1, 3, 130])
+def test_systems_of_equations(n):
+    """jax-ml/jax#4773, #2138: of the matrix and the right side either may be shared, large matrices too."""
+    a, b = RNG.normal(size=(4, n, n)) + 3 * np.sqrt(n) * np.eye(n), RNG.normal(size=(4, n))
+    for axes, args in (((0, 0), (a, b)), ((None, 0), (a[0], b)), ((0, None), (a, b[0]))):
+        check(gg.linalg.solve, *args, axes=axes, rtol=1e-9)
+        check(gg.grad(lambda a, b: gg.sum(gg.sin(gg.linalg.solve(a, b))), (0, 1)), *args, axes=axes, rtol=1e-8)
+    if n > 1:
+        a[2] = 1.0  # of one example alone
+        with pytest.raises(np.linalg.LinAlgError):
+            gg.vmap(gg.linalg.solve)(a, b)
