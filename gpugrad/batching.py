@@ -15,8 +15,8 @@ from numpy.lib.array_utils import normalize_axis_index
 from gpugrad import backend, tree
 from gpugrad.ops.fit import broadcast_to, shape_of
 from gpugrad.ops.shape import as_array, concatenate, expand_dims, moveaxis
-from gpugrad.tape import Batch, Tensor, box, new_level, node_at, unbox
-from gpugrad.transforms import _named, _strip_above, own_all
+from gpugrad.tape import Batch, Tensor, new_level, node_at, unbox
+from gpugrad.transforms import _named, _strip_above, as_given, boxed_as, own_all
 
 
 def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, *, chunk_size: int | None = None) -> Callable[..., Any]:
@@ -64,8 +64,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, *, chunk_si
             of_y = chunks[0][1]
             ends = _axes(out_axes, of_y, "out_axes")
             outputs = [parts[0] if axis is None else concatenate(parts, axis) for axis, *parts in zip(ends, *[outputs for outputs, _ in chunks], strict=True)]
-        if any(type(x) is Tensor for x in leaves):
-            outputs = list(map(box, outputs))
+        outputs = boxed_as(leaves, as_given(outputs, leaves, tree.flatten(kwargs)[0]))
         return tree.unflatten(of_y, own_all(outputs, leaves))
 
     return _named(evaluate, f, "vmap")

@@ -14,7 +14,7 @@ from gpugrad.ops.elementwise import equal
 from gpugrad.ops.fit import astype, dtype_of, shape_of, zeros_like
 from gpugrad.ops.shape import reshape
 from gpugrad.tape import RecordedLeaf, footprint, plain, push_forward, steps_to
-from gpugrad.transforms import _named, _partial, _Reverse, grad
+from gpugrad.transforms import _named, _partial, _Reverse, boxed_as, grad
 
 MEMORY = 1 << 28
 
@@ -35,7 +35,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str 
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         of, primals = _partial(f, argnums, args, kwargs)
-        run = _Reverse(of, primals, False, RecordedLeaf)
+        run = _Reverse(of, primals, False, RecordedLeaf, beside=(args, kwargs))
         xs = [x for x, _ in run.boxes]
         sizes = [sum(int(np.prod(shape_of(v))) for v in vs) for vs in (xs, run.values)]
         is_complex = any(dtype_of(x).kind == "c" for x in xs)
@@ -46,7 +46,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str 
         forward = mode == "forward" or (mode == "auto" and sizes[0] < sizes[1] and not is_complex)
         at_once = max(1, memory // max(1, footprint(run.nodes)))
         rows = _by_columns(run, at_once) if forward else _by_rows(run, at_once)
-        nests = [tree.unflatten(run.inputs, row) for row in rows]
+        nests = [tree.unflatten(run.inputs, boxed_as(run.given, row)) for row in rows]
         return tree.unflatten(run.structure, [nest[0] if isinstance(argnums, int) else nest for nest in nests])
 
     return _named(evaluate, f, "jacobian")

@@ -13,7 +13,7 @@ from gpugrad.batching import vmap
 from gpugrad.jacobians import MEMORY
 from gpugrad.ops.fit import shape_of, unit_like, zeros_like
 from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, footprint, new_level, node_at, pull_back, push_forward, steps_to, unbox
-from gpugrad.transforms import _positional, _Reverse, _strip_above, _variable, check_scalar, fitted, grad, jvp, matching, own_all
+from gpugrad.transforms import _positional, _Reverse, _strip_above, _variable, as_given, boxed_as, check_scalar, fitted, grad, jvp, matching, own_all
 
 MODES = ("reverse-over-forward", "forward-over-reverse", "reverse-over-reverse")
 
@@ -78,9 +78,10 @@ def _of_derivative_along(f: Callable[..., Any], primals: Any, tangents: Any, wit
         dual = node_at(inner, _strip_above(y, inner))
     along = None if dual is None else _strip_above(dual.tangent, outer)
     found = {} if along is None or (end := node_at(outer, along)) is None else pull_back([(end, unit_like(along.value))], free=True)
-    products = own_all([zeros_like(x) if found.get(leaf) is None else found[leaf] for x, leaf in zip([*xs, *xs], [*by_x, *by_v])], vs)
+    pulled = [zeros_like(x) if found.get(leaf) is None else found[leaf] for x, leaf in zip([*xs, *xs], [*by_x, *by_v])]
+    products = own_all(as_given(pulled, xs, vs), vs)
     gradient = tree.unflatten(structure, products[len(xs) :]) if with_gradient else None
-    return unbox(y, outer), gradient, tree.unflatten(structure, products[: len(xs)])
+    return as_given([unbox(y, outer)], xs, vs)[0], gradient, tree.unflatten(structure, products[: len(xs)])
 
 
 def block_hvp(f: Callable[..., Any], primals: Any, tangents: Any, memory: int = MEMORY) -> Any:
@@ -107,7 +108,7 @@ def block_hvp(f: Callable[..., Any], primals: Any, tangents: Any, memory: int = 
         return [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values, strict=True)]
 
     at_once = max(1, memory // max(1, footprint(run.nodes)))
-    product = tree.unflatten(run.inputs, vmap(push, chunk_size=at_once)(blocks))
+    product = tree.unflatten(run.inputs, boxed_as(run.given, vmap(push, chunk_size=at_once)(blocks)))
     return product if isinstance(primals, tuple) else product[0]
 
 

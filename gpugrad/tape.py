@@ -827,9 +827,7 @@ def as_examples(array: Any, x: Any) -> Any:
 def in_batch(y: Value, node: Batch) -> Tensor:
     """An output of a batching rule as a Tensor of the batch."""
     shared = type(y) is Shared
-    y = y.value if shared else y
-    while type(y) is Tensor and y.node is None:
-        y = y.value
+    y = bare(y.value if shared else y)
     return box(y) if shared else Tensor(y, node)
 
 
@@ -849,6 +847,13 @@ def is_batched(x: Any) -> bool:
 def unbox(x: Any, level: int) -> Any:
     """What x is to the outside of ``level``: boxes of that level and of those above it are taken off."""
     while type(x) is Tensor and x.node is not None and x.node.level >= level:
+        x = x.value
+    return x
+
+
+def bare(x: Any) -> Any:
+    """x, and the array of an untracked Tensor."""
+    while type(x) is Tensor and x.node is None:
         x = x.value
     return x
 

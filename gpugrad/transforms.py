@@ -46,7 +46,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         of, primals = _partial(f, argnums, args, kwargs)
-        run = _Reverse(of, primals, has_aux, Leaf)
+        run = _Reverse(of, primals, has_aux, Leaf, beside=(args, kwargs))
         y = run.y
         check_scalar(y, "gradient")
         g = run.pull([unit_like(y) if hasattr(y, "dtype") else np.ones(())], free=True)
@@ -80,8 +80,8 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fals
         out = f(*tree.unflatten(structure, [Tensor(x, Forward(level, t)) for x, t in zip(leaves, ts)]))
     y, aux = _split_aux(out, has_aux)
     outputs, of_y = tree.flatten(y)
-    y_dot = tree.unflatten(of_y, own_all((_tangent(o, level) for o in outputs), ts))
-    y, aux = (tree.map_leaves(lambda o: unbox(o, level), part) for part in (y, aux))
+    y_dot = tree.unflatten(of_y, own_all(as_given([_tangent(o, level) for o in outputs], leaves, ts), ts))
+    y, aux = (_outside(part, level, leaves, ts) for part in (y, aux))
     return (y, y_dot, aux) if has_aux else (y, y_dot)
 
 
@@ -97,7 +97,8 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     def push(*tangents: Any) -> Any:
         ts = matching(tangents, primals, run.inputs, xs, "tangent")
         known = push_forward(steps, dict(zip(leaves, ts, strict=True)))
-        return tree.unflatten(run.structure, own_all((zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)), ts))
+        pushed = [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)]
+        return tree.unflatten(run.structure, own_all(as_given(pushed, xs, ts), ts))
 
     return run.y, push
 
@@ -113,22 +114,24 @@ def stop_gradient(x: Any) -> Any:
 class _Reverse:
     """``f`` run once on a level of its own: the outputs' nodes and values, and where the inputs were boxed."""
 
-    def __init__(self, f: Callable[..., Any], primals: Sequence[Any], has_aux: bool, leaf_type: Any) -> None:
+    def __init__(self, f: Callable[..., Any], primals: Sequence[Any], has_aux: bool, leaf_type: Any, beside: Any = ()) -> None:
+        """``beside`` is a nest of what ``f`` was given besides the primals."""
         leaves, self.inputs = tree.flatten(tuple(primals))
+        self.given = [*leaves, *tree.flatten(beside)[0]]
         with new_level() as level:
             self.boxes = [(x, leaf_type(level, x)) for x in map(_variable, leaves)]
             out = f(*tree.unflatten(self.inputs, [Tensor(x, leaf) for x, leaf in self.boxes]))
         y, aux = _split_aux(out, has_aux)
         outputs, self.structure = tree.flatten(y)
         self.nodes = [node_at(level, _strip_above(o, level)) for o in outputs]
-        self.values = [unbox(o, level) for o in outputs]
-        self.y = tree.unflatten(self.structure, self.values)
-        self.aux = tree.map_leaves(lambda o: unbox(o, level), aux)
+        self.y, self.aux = (_outside(part, level, self.given) for part in (y, aux))
+        self.values = tree.flatten(self.y)[0]
 
     def pull(self, cotangents: Sequence[Any], free: bool = False) -> tuple[Any, ...]:
         seeds = [(n, g) for n, g in zip(self.nodes, cotangents, strict=True) if n is not None and g is not None]
         grads = pull_back(seeds, free=free)
-        return tree.unflatten(self.inputs, own_all((zeros_like(x) if grads.get(n) is None else grads[n] for x, n in self.boxes), cotangents))
+        pulled = [zeros_like(x) if grads.get(n) is None else grads[n] for x, n in self.boxes]
+        return tree.unflatten(self.inputs, own_all(as_given(pulled, self.given, cotangents), cotangents))
 
 
 def check_scalar(y: Any, what: str) -> None:
@@ -181,6 +184,22 @@ def fitted(t: Any, x: Any, what: str) -> Any:
 
 
 _NAMES = {"tangent": "primals", "cotangent": "the output"}
+
+
+def as_given(ys: Sequence[Any], *given: Sequence[Any]) -> list[Any]:
+    """Results of a transform: plain arrays where all that was given are plain, though a constant may have become a Tensor on the way."""
+    return list(ys) if any(type(x) is Tensor for xs in given for x in xs) else list(map(tape.bare, ys))
+
+
+def boxed_as(given: Sequence[Any], ys: Sequence[Any]) -> list[Any]:
+    """``ys`` as Tensors, if one of those given is."""
+    return list(map(tape.box, ys)) if any(type(x) is Tensor for x in given) else list(ys)
+
+
+def _outside(nest: Any, level: int, *given: Sequence[Any]) -> Any:
+    """What results are outside of ``level``."""
+    ys, structure = tree.flatten(nest)
+    return tree.unflatten(structure, as_given([unbox(y, level) for y in ys], *given))
 
 
 def _tangent(o: Any, level: int) -> Any:

@@ -74,6 +74,45 @@ def test_tensors_in_tensors_out_plain_in_plain_out():
     assert type(y) is gg.Tensor and type(dy) is gg.Tensor
 
 
+CONSTANTS = {  # their results, or the derivatives of them, are the same for all x
+    "sum": gg.sum,
+    "argmax": gg.argmax,
+    "stop_gradient": gg.stop_gradient,
+    "an array": lambda x: np.ones(2),
+    "a Tensor": lambda x: gg.tensor(np.ones(2)),
+    "gradient of a linear function": gg.grad(gg.sum),
+    "Hessian of a linear function": gg.hessian(gg.sum),
+    "zeros": gg.zeros_like,
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_are_plain_where_all_else_is(name):
+    f, x, t = CONSTANTS[name], np.ones(2), gg.tensor(np.ones(2))
+    total = lambda x: gg.sum(f(x)) * 1.0
+    results = {
+        "grad": gg.value_and_grad(lambda x: (total(x), f(x)), has_aux=True),
+        "gradient of a gradient": gg.grad(lambda x: gg.sum(gg.grad(total)(x))),
+        "vjp": lambda x: gg.vjp(lambda x: f(x) * 1.0, x)[1](f(x) * 1.0),
+        "value": lambda x: gg.vjp(f, x)[0],
+        "jvp": lambda x: gg.jvp(lambda x: (f(x), f(x)), (x,), (x,), has_aux=True),
+        "linearize": lambda x: (gg.linearize(f, x)[0], gg.linearize(lambda x: f(x) * 1.0, x)[1](x)),
+        "jacobian": gg.jacobian(lambda x: f(x) * 1.0),
+        "hessian": gg.hessian(total),
+        "hvp": lambda x: [gg.hvp(total, x, x, mode) for mode in ("reverse-over-forward", "forward-over-reverse", "reverse-over-reverse")],
+        "value_grad_hvp": lambda x: gg.value_grad_hvp(total, x, x),
+        "block_hvp": lambda x: gg.block_hvp(total, x, gg.stack([x, x])),
+    }
+    for what, g in results.items():
+        many = gg.vmap(g)
+        for y in [*gg.tree.flatten(g(x))[0], *gg.tree.flatten(many(np.ones((3, 2))))[0]]:
+            assert type(y) is not gg.Tensor, what
+        for y in gg.tree.flatten(many(gg.tensor(np.ones((3, 2)))))[0]:
+            assert type(y) is gg.Tensor and y.node is None, what
+        if what not in ("value", "jvp", "grad", "linearize"):  # there f itself decides
+            assert all(type(y) is gg.Tensor for y in gg.tree.flatten(g(t))[0] if what != "value_grad_hvp" or y.shape), what
+
+
 def test_transforms_of_tracked_tensors_are_recorded_below():
     w = gg.tensor(np.array([1.0, 2.0]), requires_grad=True)
     g = gg.grad(lambda x: gg.sum(x**3))(w)
