@@ -26,16 +26,15 @@ def unflatten(structure: Any, leaves: Any) -> Any:
 
 def map_leaves(f: Callable[..., Any], tree: Any) -> Any:
     """The nest of ``f(leaf)``."""
+    if not isinstance(tree, (dict, list, tuple)):
+        return None if tree is None else f(tree)
     if isinstance(tree, dict):
         out = copy.copy(tree)
         for key, value in tree.items():
             out[key] = map_leaves(f, value)
         return out
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(map_leaves(f, x) for x in tree))
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(map_leaves(f, x) for x in tree)
-    return None if tree is None else f(tree)
+    parts = [map_leaves(f, x) for x in tree]
+    return parts if type(tree) is list else type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
 
 
 def paths(tree: Any, name: str = "") -> list[str]:
@@ -61,8 +60,17 @@ def flatten_like(tree: Any, structure: Any, what: str) -> list[Any]:
     if got != structure:
         there, wanted = paths(got), paths(structure)
         differences = [f"; {p or 'the whole'} is {how}" for a, b, how in ((wanted, there, "missing"), (there, wanted, "too much")) for p in a if p not in b][:4]
-        raise ValueError(f"{what} must be a nest of the same structure as what it belongs to: got {got}, expected {structure}{''.join(differences)}")
+        raise ValueError(f"{what} must be a nest of the same structure: got {got}, expected {structure}{''.join(differences)}{_stacked(tree, structure)}")
     return leaves if type(structure) in (list, tuple) and all(part is LEAF for part in structure) else _in_order_of(structure, tree)
+
+
+def _stacked(tree: Any, structure: Any) -> str:
+    """What is to be done with a list of several of the nests that were expected."""
+    if isinstance(tree, tuple) and isinstance(structure, tuple) and len(tree) == len(structure) == 1:  # the one argument of a function
+        tree, structure = tree[0], structure[0]
+    if structure is LEAF or not isinstance(tree, (list, tuple)) or not tree or any(flatten(x)[1] != structure for x in tree):
+        return ""
+    return f". Of these {len(tree)} nests make one: stack each leaf, the vectors first"
 
 
 def _in_order_of(structure: Any, tree: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from gpugrad.ops.labels import at_labels, checked_labels, checked_weight, class_
 from gpugrad.ops.loss import REDUCTIONS, check_reduction, mean_of
 from gpugrad.ops.rules import Sample, composed, general
 from gpugrad.ops.shape import expand_dims, reshape
-from gpugrad.ops.softmax import log_softmax, softmax, softmax_slope
+from gpugrad.ops.softmax import log_softmax, softmax, softmax_tangent
 from gpugrad.tape import FORWARD, Op, is_inexact
 
 
@@ -65,11 +65,11 @@ def target_sum(x: Any, labels: Any, probabilities: Any, weight: Any, smoothing: 
 def _by_x(x: Any, labels: Any, probabilities: Any, weight: Any, t: Any, smoothing: float, ignore_index: int, reduction: str) -> Any:
     """The residual's Jacobian by x, which is symmetric, times t."""
     if type(labels) is np.ndarray and weight is None and not smoothing and (labels != ignore_index).all():  # the commonest by far: all factors are one number
-        slope = softmax_slope(t, softmax(x), axis=(1,))
+        (slope,) = softmax_tangent(t, x, axis=(1,))
         return slope * (1 / len(labels)) if reduction == "mean" and len(labels) else slope
     total = target_sum(x, labels, probabilities, weight, smoothing, ignore_index)
     factor = astype(total * _scale(x, labels, weight, ignore_index, reduction), dtype_of(x), copy=False)
-    return strong_multiply(factor, softmax_slope(t, softmax(x), axis=(1,)))  # whatever the logits of an ignored row are
+    return strong_multiply(factor, softmax_tangent(t, x, axis=(1,))[0])  # whatever the logits of an ignored row are
 
 
 def _pull_back(

@@ -32,7 +32,10 @@ def _value(x: Any, w: Any, b: Any, t_x: Any, t_w: Any, t_b: Any, *, act: str) ->
     z, t = both[:n], both[n:]
     if t_x is None:
         blas.matmul(x, w, out=z)
-        t[...] = 0 if t_w is None else blas.matmul(x, t_w)
+        if t_w is None:
+            t[...] = 0
+        else:
+            blas.matmul(x, t_w, out=t)
     else:
         blas.matmul(_joined(x, t_x), w, out=both)
         if t_w is not None:

@@ -20,7 +20,7 @@ from gpugrad.ops import reduce
 from gpugrad.ops.batch import leading, shift
 from gpugrad.ops.elementwise import exp, multiply, where
 from gpugrad.ops.fit import Shape, astype, broadcast_to, dtype_of, shape_of, total_of
-from gpugrad.ops.rules import Sample, constant, general
+from gpugrad.ops.rules import Sample, composed, constant, general
 from gpugrad.ops.shape import as_array
 from gpugrad.tape import Op, Shared, is_inexact
 
@@ -161,6 +161,13 @@ def _samples(count: int, domains: Any) -> list[Sample]:
 
 _of_x = [*[Sample(shape, axis=axis) for shape, axis in _SHAPES], Sample((2, 2), axis=(0, 1), domain=(-9.0, 9.0)), Sample((), axis=())]
 
+
+def _tangent_value(t: Any, x: Any, axis: Axes) -> Any:
+    _refuse_complex(x)
+    lines = _as_lines(x, axis)
+    return _as_before(kernels.softmax_slope(_as_lines(t, axis), kernels.softmax(lines)), x.shape, axis)
+
+
 _softmax = general(
     "softmax",
     lambda x, *, axis: _along(kernels.softmax, axis, x),
@@ -177,6 +184,13 @@ softmax_slope = general(
     batch=_of_many,
     samples=_samples(1, _SHARES),
     doc="``y (g - sum(y g))``: the Jacobian of softmax, which is symmetric, times g.",
+)
+softmax_tangent = composed(
+    "softmax_tangent",
+    lambda t, x, *, axis: (_tangent_value(t, x, axis),),
+    lambda t, x, *, axis: (softmax_slope(t, _softmax(x, axis=axis), axis=axis),),
+    samples=_samples(1, ((-2.0, 2.0), (-9.0, 9.0))),
+    doc="The Jacobian of softmax at x, which is symmetric, times t.",
 )
 softmax_curvature = general(
     "softmax_curvature",
