@@ -66,10 +66,10 @@ def main():
     errors["gg.block_hvp(loss, w, V), 16 vectors at once"] = abs(flat_rows(block) - flat_rows(V) @ dense).max()
     errors["H.block('0.weight') @ v['0.weight']"] = abs(first.ravel() - dense[:32, :32] @ v["0.weight"].ravel()).max()
     errors["the gradient of loss + c |g|^2, which is g + 2 c H g"] = abs(flat(penalised) - (flat(g) + 0.2 * dense @ flat(g))).max()
-    print(f"{len(dense)} weights, so the Hessian has {dense.size} numbers. How far each is from what the whole matrix gives:")
+    print(f"{len(dense)} weights, so the Hessian has {dense.size} numbers. How far each is from its product:")
     for way, error in errors.items():
         print(f"  {way:60} {error:.0e}")
-    print(f"the largest eigenvalue: {largest:.6f} by power iteration, {eigenvalues[-1]:.6f} by numpy.linalg.eigvalsh of the matrix")
+    print(f"the largest eigenvalue: {largest:.6f} by power iteration, {eigenvalues[-1]:.6f} by eigvalsh")
     return {"errors": errors, "value": float(value), "product": expected, "largest": largest, "eigenvalues": eigenvalues}
 
 
