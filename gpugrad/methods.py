@@ -493,8 +493,8 @@ def _off_batches(t: Any) -> Any:
 def _refuse_batched(t: Any, what: str) -> None:
     if tape.is_batched(t):
         raise tape.BatchedError(
-            f"{what} inside gg.vmap: the Tensor stands for each of many examples, which need not agree. Choose by gg.where(condition, a, b) instead of if and "
-            "while; an index may be the Tensor itself, as in gg.asarray(x)[t]."
+            f"{what} inside gg.vmap: the Tensor stands for each of many examples, which need not agree. Write gg.stack([a, b]) for np.array([a, b]), "
+            "gg.sin(t) for math.sin(t), and gg.where(condition, a, b) instead of if and while; an index may be the Tensor itself, as in gg.asarray(x)[t]."
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,30 @@ from gpugrad.tape import plain
 if TYPE_CHECKING:
     from gpugrad.curvature.operator import Operator
     from gpugrad.curvature.over_data import OverData
+
+
+def check_arguments(loss: Callable[..., Any], with_data: bool) -> None:
+    """Raise where the loss has a place for a batch and there is no data, or the other way round.
+
+    Raises:
+        TypeError: so it is.
+    """
+    takes_params, takes_both = _takes(loss, 1), _takes(loss, 2)
+    if with_data and takes_params and not takes_both:
+        raise TypeError("the loss takes params alone, but there is data: write it as a function of (params, batch)")
+    if not with_data and takes_both and not takes_params:
+        raise TypeError("the loss takes (params, batch), but there is no data: give an iterable of batches, as in data=[(x, y)]")
+
+
+def _takes(f: Callable[..., Any], count: int) -> bool:
+    """Whether it can be called with so many arguments, as far as its signature is known."""
+    try:
+        inspect.signature(f).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def check_repeatable(operator: OverData) -> None:

@@ -64,6 +64,10 @@ class GaussNewtonOperator(OverData):
     ) -> None:
         if params is None and not isinstance(model, Module):
             raise TypeError(f"params is None, which stands for the parameters of a module, but the model is {type(model).__name__}: give the parameters")
+        if isinstance(loss, Module) and next(loss.parameters(), None) is not None:
+            raise TypeError(
+                f"the loss is a {type(loss).__name__} that has parameters: expected (model, loss, params, data), the loss a function of outputs and target"
+            )
         self.model = model
         self.loss, self.likelihood = recognised(loss, reduction)
         super().__init__(

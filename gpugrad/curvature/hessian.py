@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpugrad.curvature.checks import checked_loss
+from gpugrad.curvature.checks import check_arguments, checked_loss
 from gpugrad.curvature.linearization import Linearization, recorded_bytes
 from gpugrad.curvature.over_data import OverData
 from gpugrad.curvature.parameters import Parameters
@@ -41,7 +41,7 @@ class HessianOperator(OverData):
         check_deterministic: whether to compute loss and product twice to begin with, and compare all bits.
 
     Raises:
-        TypeError: parameters that are not real floats, a loss that is not one real number, data that can be gone through once only.
+        TypeError: parameters that are not real floats, a loss that is not one real number or has no place for a batch, data that can be gone through once only.
         ValueError: a loss that doesn't depend on the parameters, a module in training whose dropout or batch norm would make the matrix another one each time.
         RuntimeError: a loss that gives other numbers the second time.
 
@@ -62,6 +62,7 @@ class HessianOperator(OverData):
         check_finite: bool = True,
         check_deterministic: bool = True,
     ) -> None:
+        check_arguments(loss, data is not None)
         self.loss = loss
         super().__init__(
             Parameters(params),

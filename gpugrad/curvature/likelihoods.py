@@ -201,7 +201,7 @@ def recognised(loss: Any, reduction: str) -> tuple[Callable[..., Any], Likelihoo
     found = getattr(likelihood or loss, "reduction", reduction)
     found = "mean" if found == "batchmean" else found  # over rows
     if found != reduction and isinstance(found, str):
-        remedy = f"pass reduction={found!r} to the operator" if found == "sum" else "give it reduction='mean' or 'sum'"
+        remedy = f"pass reduction={found!r} to the operator" if found in ("mean", "sum") else "give it reduction='mean' or 'sum'"
         raise ValueError(f"the loss has reduction={found!r}, but the operator was told {reduction!r}: {remedy}")
     return loss, likelihood
 

@@ -147,12 +147,12 @@ class Operator:
         return Combination([], 1.0, self._square("identity()"))
 
     def damped(self, c: float) -> Operator:
-        """``A + c I``."""
-        return self + c * self.identity()
+        """``A + c I``, c one number."""
+        return self + self.identity() * c
 
     def __mul__(self, c: Any) -> Operator:
         if not isinstance(c, numbers.Real) and (type(c) is Tensor or shape_of(c) != ()):
-            return NotImplemented
+            raise TypeError(f"operator times {type(c).__name__}: expected one number; the product with vectors is A @ v")
         return Combination([(float(c), self)], 0.0, self.range, self.domain)
 
     __rmul__ = __mul__
@@ -188,7 +188,8 @@ class Operator:
         """The part of the matrix that belongs to some parameters: ``A.block("0.weight")``, or ``A.block("0.weight", "2.bias")`` off the diagonal.
 
         Args:
-            rows, columns: a parameter, by name (see ``A.domain.names``) or number, or a list of them. In nests the vectors of the block are an array, or a list of arrays.
+            rows, columns: a parameter, by name (see ``A.domain.names``) or number; what holds several, by the beginning of their names, as in ``A.block("0")`` of a
+                layer; or a list of these. In nests the vectors of one parameter's block are an array, those of others a list of arrays.
 
         Raises:
             KeyError: there is no such parameter.
@@ -207,6 +208,9 @@ class Operator:
         return Inverse(self, method, tol=tol, maxiter=maxiter, preconditioner=preconditioner)
 
     # ------------------------------------------------------------------ faces
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise TypeError(f"{self!r} is no array: A.to_dense() makes one, of N^2 numbers; A.to_scipy() goes where SciPy takes a LinearOperator")
 
     def to_scipy(self, dtype: Any = None) -> Any:
         """A :class:`scipy.sparse.linalg.LinearOperator`, for eigsh, cg, minres, lobpcg, svds. See :func:`gpugrad.curvature.faces.to_scipy`."""
@@ -308,16 +312,20 @@ def _terms(A: Operator) -> tuple[Sequence[tuple[float, Operator]], float]:
 
 def _chosen(space: Space, keys: Any) -> tuple[list[int], Any]:
     """Which parts, and the nest of their vectors."""
-    several = isinstance(keys, (list, tuple))
-    found = [_index(space, key) for key in (keys if several else [keys])]
+    of_keys = [_indices(space, key) for key in (keys if isinstance(keys, (list, tuple)) else [keys])]
+    several = isinstance(keys, (list, tuple)) or not (isinstance(keys, numbers.Integral) or keys in space.names)
+    found = [i for indices in of_keys for i in indices]
     if not found or len(set(found)) < len(found):
         raise ValueError(f"block: got {keys!r}, expected at least one parameter, and none twice")
     return found, [tree.LEAF] * len(found) if several else tree.LEAF
 
 
-def _index(space: Space, key: Any) -> int:
+def _indices(space: Space, key: Any) -> list[int]:
     if isinstance(key, (int, np.integer)) and -len(space.names) <= key < len(space.names):
-        return int(key) % len(space.names)
-    if key not in space.names:
-        raise KeyError(f"there is no parameter {key!r}: expected one of {', '.join(map(repr, space.names))}")
-    return space.names.index(key)
+        return [int(key) % len(space.names)]
+    if key in space.names:
+        return [space.names.index(key)]
+    below = [i for i, name in enumerate(space.names) if name.startswith((f"{key}.", f"{key}["))]
+    if not below:
+        raise KeyError(f"there is no parameter {key}: expected one of {', '.join(space.names)}, or the beginning of such names")
+    return below

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gpugrad import backend, tree
@@ -28,6 +28,8 @@ class Parameters:
     """
 
     def __init__(self, params: Any, module: Module | None = None) -> None:
+        if isinstance(params, Iterator):
+            raise TypeError(f"params is a {type(params).__name__}, expected a nest of arrays, or a module: give the model itself for model.parameters()")
         self.module = params if isinstance(params, Module) else module
         nest = dict(params.named_parameters()) if isinstance(params, Module) else params
         found, self.structure = tree.flatten(nest)

@@ -96,7 +96,8 @@ def _checked(data: Any) -> Any:
     if isinstance(data, (Subset, TensorDataset)):
         raise TypeError(f"data is a {type(data).__name__}, expected batches: give DataLoader(dataset, batch_size)")
     if isinstance(data, dict) or type(data) is Tensor or backend.is_array(data) or (isinstance(data, tuple) and any(map(_is_array, data))):
-        raise TypeError(f"data is a {type(data).__name__} of arrays, expected an iterable of batches: write [{_example(data)}] for a single batch")
+        got = "an array" if _is_array(data) else f"a {type(data).__name__} of arrays"
+        raise TypeError(f"data is {got}, expected an iterable of batches: write [{_example(data)}] for a single batch")
     if not isinstance(data, Iterable):
         raise TypeError(f"data is {type(data).__name__}, expected an iterable of batches, such as a list or a DataLoader")
     if isinstance(data, Iterator):

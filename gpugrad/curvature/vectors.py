@@ -90,6 +90,8 @@ class Space:
             raise ValueError(f"{what} has shape {shape}, expected ({self.size},), ({self.size}, K), or a nest like the parameters: {self._described()}")
         if not is_array and self.structure is tree.LEAF:
             raise TypeError(f"{what} is {type(v).__name__}, expected an array of shape {self.shapes[0]}, ({self.size},) or ({self.size}, K)")
+        if isinstance(v, (list, tuple)) and all(getattr(x, "shape", None) == (self.size,) for x in v) and tree.flatten(v)[1] != self.structure:
+            raise ValueError(f"{what} is a {type(v).__name__} of {len(v)} vectors: give them as the columns of one array, np.stack(vectors, axis=1)")
         leaves = tree.flatten_like(v, self.structure, what)
         leaves = [_untracked(self._checked(x, f"{what}: {name}", dtype)) for x, name, dtype in zip(leaves, self.names, self.dtypes, strict=True)]
         return leaves, Form("nest", self._count(leaves, what), boxed)

@@ -138,6 +138,10 @@ def test_what_it_refuses() -> None:
     m, x, y = net(), reals(N, 4), labels(N, 3)
     with pytest.raises(TypeError, match=r"params is None.*the model is function"):
         GaussNewtonOperator(lambda p, x: x, nn.MSELoss(), data=[(x, x)])
+    with pytest.raises(ValueError, match="the loss has reduction='mean', but the operator was told 'sum': pass reduction='mean' to the operator"):
+        GaussNewtonOperator(m, nn.MSELoss(), data=[(x, reals(N, 3))], reduction="sum")
+    with pytest.raises(TypeError, match=r"the loss is a Sequential that has parameters: expected \(model, loss, params, data\)"):
+        GaussNewtonOperator(lambda z, y: z, m, [(x, reals(N, 3))])
     with pytest.raises(ValueError, match="the loss has reduction='sum', but the operator was told 'mean': pass reduction='sum'"):
         GaussNewtonOperator(m, nn.CrossEntropyLoss("sum"), data=[(x, y)])
     with pytest.raises(ValueError, match="reduction='none'"):

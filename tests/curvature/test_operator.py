@@ -172,6 +172,12 @@ def test_vectors_that_do_not_fit(H: HessianOperator) -> None:
     with pytest.raises(ValueError, match="must be a nest of the same structure"):
         H @ {"w": reals(4, 2)}
     nest = H.domain.nest(reals(N))
+    with pytest.raises(ValueError, match=r"the vector is a list of 2 vectors: give them as the columns of one array, np\.stack\(vectors, axis=1\)"):
+        H @ [reals(N), reals(N)]
+    with pytest.raises(ValueError, match="Of these 3 nests make one: stack each leaf, the vectors first"):
+        H @ [nest, nest, nest]
+    one = HessianOperator(lambda p: gg.sum(p[0] ** 3), [np.ones(3)])
+    assert_allclose((one @ [np.ones(3)])[0], 6.0)  # a list that is a nest like the parameters
     with pytest.raises(ValueError, match=r"the vector: layers\[0\] has shape \(3, 2\), expected \(2, 3\), or \(K, 2, 3\) for K vectors"):
         H @ {**nest, "layers": [nest["layers"][0].T, nest["layers"][1]]}
     with pytest.raises(ValueError, match="not as many vectors in each"):
@@ -230,6 +236,23 @@ def test_damping_of_the_operator_itself() -> None:
     assert_allclose(H.block("w", 1).to_dense(), D[:8, 8:14], rtol=1e-9)
 
 
+def test_what_an_operator_is_not(H: HessianOperator) -> None:
+    with pytest.raises(TypeError, match=r"HessianOperator of shape \(17, 17\).* is no array: A\.to_dense\(\)"):
+        np.linalg.eigvalsh(H)
+    for wrong in (lambda: H * reals(N), lambda: reals(N) * H, lambda: H * H, lambda: H.damped(reals(N))):
+        with pytest.raises(TypeError, match=r"operator times \w+: expected one number; the product with vectors is A @ v"):
+            wrong()
+
+
+def test_losses_and_data_go_together() -> None:
+    with pytest.raises(TypeError, match=r"the loss takes \(params, batch\), but there is no data: give an iterable of batches"):
+        HessianOperator(loss, PARAMS)
+    with pytest.raises(TypeError, match=r"the loss takes params alone, but there is data"):
+        HessianOperator(lambda p: gg.sum(p["w"]), PARAMS, [(X, Y)])
+    with pytest.raises(TypeError, match="params is a generator, expected a nest of arrays, or a module"):
+        HessianOperator(loss, (p for p in (X, Y)), [(X, Y)])
+
+
 # ---------------------------------------------------------------------------------- parts
 
 
@@ -255,6 +278,19 @@ def test_blocks_of_parameters(A: Any) -> None:
     assert [x.shape for x in A.block(some) @ [reals(3), reals(4, 2)]] == [(3,), (4, 2)]
     assert (A.block(names[0]) @ reals(4, 2)).shape == (4, 2)
     assert_allclose(A.block(some).block(1).to_dense(), D[:8, :8], rtol=1e-9, atol=1e-13)
+
+
+def test_blocks_of_what_holds_parameters(A: Any) -> None:
+    """They are named by what their names begin with."""
+    D = A.to_dense()
+    assert_allclose(A.block("layers").to_dense(), D[8:, 8:], rtol=1e-9, atol=1e-13)
+    assert_allclose(A.block("layers", "w").to_dense(), D[8:, :8], rtol=1e-9, atol=1e-13)
+    assert_allclose(A.block(["layers[1]", "w"]).to_dense(), D[np.ix_([14, 15, 16, *range(8)], [14, 15, 16, *range(8)])], rtol=1e-9, atol=1e-13)
+    assert [x.shape for x in A.block("layers") @ [reals(2, 3), reals(3)]] == [(2, 3), (3,)]
+    with pytest.raises(ValueError, match="none twice"):
+        A.block(["layers", "layers[0]"])
+    with pytest.raises(KeyError, match="no parameter layer: expected one of w, layers"):
+        A.block("layer")
 
 
 def test_a_block_computes_no_derivatives_of_other_parameters(H: HessianOperator) -> None:

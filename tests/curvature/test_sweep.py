@@ -33,7 +33,7 @@ def test_what_is_no_data() -> None:
         operator(iter(cut(X, Y, 9)))
     with pytest.raises(TypeError, match=r"write \[\(x, y\)\] for a single batch"):
         operator((X, Y))
-    with pytest.raises(TypeError, match=r"data is a ndarray of arrays.*write \[batch\]"):
+    with pytest.raises(TypeError, match=r"data is an array, expected.*write \[batch\]"):
         operator(X)
     with pytest.raises(TypeError, match=r"data is a dict of arrays.*write \[batch\]"):
         operator({"x": X})
