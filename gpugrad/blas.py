@@ -30,7 +30,7 @@ from gpugrad import backend
 from gpugrad.parallel import threads
 
 # Multiplications: beyond, OpenBLAS would use threads of its own, which spin beside MKL's afterwards. On two cores of a Xeon (AVX-512) a training step of 784-512-512-10 at 128
-# takes 2.8 ms with 2^18 and 4.2 to 4.4 with 2^22 or 2^25; one of 784-128-10 at 64, whose products are few and small, 0.45 to 0.5 with each of them.
+# takes 2.8 ms with 2^18 and 4.2 to 4.4 with 2^22 or 2^25; one of 784-128-10 at 64, whose products are few and small, 0.45 to 0.5 with any of them, where nothing else runs.
 LEAST = 1 << 18
 _LIBRARY = re.compile(r"libmkl_rt\.so\.\d+|libmkl_rt\.\d+\.dylib|mkl_rt\.\d+\.dll")
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112  # CBLAS
