@@ -6,7 +6,7 @@ It is a transform like the others, with a level of its own: its arguments are bo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, *, chunk_si
         if chunk_size is None or size <= chunk_size:
             outputs, of_y = some(0, size)
         else:
-            chunks = [some(i, min(i + chunk_size, size)) for i in range(0, size, chunk_size)]
-            of_y = chunks[0][1]
-            ends = _axes(out_axes, of_y, "out_axes")
-            outputs = [parts[0] if axis is None else concatenate(parts, axis) for axis, *parts in zip(ends, *[outputs for outputs, _ in chunks], strict=True)]
+            outputs, of_y = _joined((some(i, min(i + chunk_size, size)) for i in range(0, size, chunk_size)), size, out_axes)
         outputs = boxed_as(leaves, as_given(outputs, leaves, tree.flatten(kwargs)[0]))
         return tree.unflatten(of_y, own_all(outputs, leaves))
 
@@ -78,6 +75,43 @@ def _run(f: Callable[..., Any], xs: list[Any], axes: list[Any], structure: Any, 
     outputs, of_y = tree.flatten(out)
     ends = _axes(out_axes, out, "out_axes")
     return [_together(o, axis, level, size, place) for o, axis, place in zip(outputs, ends, tree.paths(out, "result"), strict=True)], of_y
+
+
+def _joined(chunks: Iterator[tuple[list[Any], Any]], size: int, out_axes: Any) -> tuple[list[Any], Any]:
+    """The results of all chunks, and their nest."""
+    wholes: list[_Whole] = []
+    nest: Any = None
+    for outputs, nest in chunks:
+        wholes = wholes or [_Whole(axis, size) for axis in _axes(out_axes, nest, "out_axes")]
+        for whole, y in zip(wholes, outputs, strict=True):
+            whole.take(y)
+        outputs.clear()
+    return [whole.result() for whole in wholes], nest
+
+
+class _Whole:
+    """A result of all chunks. Plain arrays are written to where they belong as they come, so that there is one chunk beside the whole, not two wholes."""
+
+    def __init__(self, axis: int | None, size: int) -> None:
+        self.axis, self.size = axis, size
+        self.parts: list[Any] = []
+        self.array: Any = None
+        self.done = 0
+
+    def take(self, y: Any) -> None:
+        if self.axis is None or not backend.is_array(y):
+            self.parts.append(y)
+            return
+        axis = self.axis % y.ndim
+        if self.array is None:
+            self.array = backend.namespace(y).empty((*y.shape[:axis], self.size, *y.shape[axis + 1 :]), y.dtype)
+        self.array[(*[slice(None)] * axis, slice(self.done, self.done + y.shape[axis]))] = y
+        self.done += y.shape[axis]
+
+    def result(self) -> Any:
+        if self.array is not None:
+            return self.array
+        return self.parts[0] if self.axis is None else concatenate(self.parts, self.axis)
 
 
 def _together(o: Any, axis: int | None, level: int, size: int, place: str) -> Any:

@@ -28,6 +28,10 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str 
         mode: "reverse" (row by row: a row per output element), "forward" (column by column, one per input element), or the cheaper one.
         memory: about how many bytes the rows (columns) that are computed at once may take beside the result. It is never less than one of them.
 
+    Raises:
+        ValueError: no such mode; no memory.
+        TypeError: an argument is not an array of floats, or forward mode of a real function of complex arguments.
+
     Of complex arguments it is the derivative of a holomorphic function, or in reverse mode the gradients of a real one (see the module).
     """
     if mode not in ("auto", "forward", "reverse"):
@@ -44,7 +48,7 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, mode: str 
                 "forward mode would give the derivative of a real function along the real axis only: use mode='reverse', or real and imaginary parts as arguments"
             )
         forward = mode == "forward" or (mode == "auto" and sizes[0] < sizes[1] and not is_complex)
-        at_once = max(1, memory // max(1, footprint(run.nodes)))
+        at_once = number_at_once("jacobian", memory, run.nodes)
         rows = _by_columns(run, at_once) if forward else _by_rows(run, at_once)
         nests = [tree.unflatten(run.inputs, boxed_as(run.given, row)) for row in rows]
         return tree.unflatten(run.structure, [nest[0] if isinstance(argnums, int) else nest for nest in nests])
@@ -62,6 +66,17 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, memory: 
         return matrix(*args, **kwargs)
 
     return _named(evaluate, f, "hessian")
+
+
+def number_at_once(name: str, memory: int, outputs: Sequence[Any]) -> int:
+    """How many tangents or cotangents of all that was recorded on the way to ``outputs`` (nodes) fit into ``memory`` bytes, at least one.
+
+    Raises:
+        ValueError: no memory.
+    """
+    if memory <= 0:
+        raise ValueError(f"{name}: got memory={memory}, expected the number of bytes that what is computed at once may take")
+    return max(1, memory // max(1, footprint(outputs)))
 
 
 def _by_rows(run: _Reverse, at_once: int) -> list[list[Any]]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from gpugrad import tree
 from gpugrad.batching import vmap
-from gpugrad.jacobians import MEMORY
+from gpugrad.jacobians import MEMORY, number_at_once
 from gpugrad.ops.fit import shape_of, unit_like, zeros_like
-from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, footprint, new_level, node_at, pull_back, push_forward, steps_to, unbox
+from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, new_level, node_at, pull_back, push_forward, steps_to, unbox
 from gpugrad.transforms import _positional, _Reverse, _strip_above, _variable, as_given, boxed_as, check_scalar, fitted, grad, jvp, matching, own_all
 
 MODES = ("reverse-over-forward", "forward-over-reverse", "reverse-over-reverse")
@@ -96,8 +96,6 @@ def block_hvp(f: Callable[..., Any], primals: Any, tangents: Any, memory: int = 
     Raises:
         ValueError: tangents of another structure, shape or number, and it names the parameter; no memory. Others as in :func:`hvp`.
     """
-    if memory <= 0:
-        raise ValueError(f"block_hvp: got memory={memory}, expected the number of bytes that the vectors pushed at once may take")
     xs = _positional(primals)
     run = _Reverse(grad(f, argnums=tuple(range(len(xs)))), xs, False, RecordedLeaf)
     leaves, steps = [leaf for _, leaf in run.boxes], steps_to(run.nodes)
@@ -107,7 +105,7 @@ def block_hvp(f: Callable[..., Any], primals: Any, tangents: Any, memory: int = 
         known = push_forward(steps, dict(zip(leaves, vs, strict=True)))
         return [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values, strict=True)]
 
-    at_once = max(1, memory // max(1, footprint(run.nodes)))
+    at_once = number_at_once("block_hvp", memory, run.nodes)
     product = tree.unflatten(run.inputs, boxed_as(run.given, vmap(push, chunk_size=at_once)(blocks)))
     return product if isinstance(primals, tuple) else product[0]
 

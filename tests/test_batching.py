@@ -112,6 +112,8 @@ def test_chunks(chunk_size):
     assert_allclose(y[1], X.sum(1))
     assert_array_equal(y[2], W)
     assert y[3][0].shape == (5, 4) and y[3][1] is None
+    tracked = gg.grad(lambda x: gg.sum(gg.vmap(net, (None, 0), -1, chunk_size=chunk_size)(PARAMS, x) ** 2))(X)
+    assert_allclose(tracked, gg.grad(lambda x: gg.sum(gg.vmap(net, (None, 0), -1)(PARAMS, x) ** 2))(X))
 
 
 def test_float32_stays_float32(put):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import gpugrad as gg
-from gpugrad import backend, blas, nn, products, tape
+from gpugrad import backend, blas, nn, pool, products, tape
 
 F = nn.functional
 RNG = np.random.default_rng(0)
@@ -305,6 +306,26 @@ def test_a_block_is_computed_in_chunks_that_fit(monkeypatch: pytest.MonkeyPatch)
     assert_equal(in_threes, with_all)
 
 
+def test_what_is_computed_at_once_takes_the_memory_it_may_beside_the_result() -> None:
+    """Not a second result, which is what the chunks would be, kept until they are joined."""
+    w, x, block = RNG.normal(size=(600, 20)), RNG.normal(size=600), np.eye(600)
+    f = lambda x: gg.sum(gg.tanh(x @ w) ** 2)
+    memory = 1 << 18
+    for compute in (
+        lambda: gg.hessian(f, memory=memory)(x),
+        lambda: gg.jacobian(gg.grad(f), mode="reverse", memory=memory)(x),
+        lambda: gg.block_hvp(f, x, block, memory=memory),
+    ):
+        compute()
+        pool.release()
+        tracemalloc.start()
+        result = compute()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert result.nbytes == 8 * 600 * 600
+        assert peak - result.nbytes < 2 * memory
+
+
 @pytest.mark.parametrize("mode", products.MODES)
 def test_nothing_is_left_on_the_tape(mode: str) -> None:
     f, p = CASES["three layers"]
@@ -349,8 +370,9 @@ def test_errors_of_blocks() -> None:
         gg.block_hvp(f, p, {**block, "0.bias": block["0.bias"][:1]})
     with pytest.raises(ValueError, match="structure"):
         gg.block_hvp(f, p, list(block.values()))
-    with pytest.raises(ValueError, match="memory"):
-        gg.block_hvp(f, p, block, memory=0)
+    for compute in (lambda: gg.block_hvp(f, p, block, memory=0), lambda: gg.jacobian(f, memory=0)(p), lambda: gg.hessian(f, memory=-1)(p)):
+        with pytest.raises(ValueError, match=r"got memory=(0|-1), expected the number of bytes"):
+            compute()
 
 
 @pytest.mark.parametrize("mode", products.MODES)
