@@ -7,10 +7,11 @@ The only file that imports CuPy, and only when a GPU array or device is asked fo
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
@@ -181,10 +182,19 @@ def _import_array(obj: Any) -> Any:
         return np.from_dlpack(obj)
     array = np.asarray(obj)
     if array.dtype.kind in NOT_NUMBERS:
-        raise TypeError(
-            f"cannot make an array of {type(obj).__name__} {obj!r:.60}: expected numbers in a regular nest (ragged rows, None and arbitrary objects are not)"
-        )
+        raise TypeError(f"cannot make an array of {type(obj).__name__}{_instead(obj)}")
     return array
+
+
+def _instead(obj: Any) -> str:
+    """What was expected in the place of an object that is no array."""
+    if inspect.isroutine(obj):
+        return ", expected numbers: the function comes first, as in gg.hvp(f, x, v)"
+    if hasattr(obj, "named_parameters"):
+        return ", expected numbers: give dict(model.named_parameters()) as p, and in the function write gg.nn.functional_call(model, p, x)"
+    if isinstance(obj, Iterator):
+        return ", which can be gone through once only, expected numbers: give a list or dict of arrays"
+    return f" {obj!r:.60}: expected numbers in a regular nest (ragged rows, None and arbitrary objects are not)"
 
 
 def address(array: Any) -> int:

@@ -443,3 +443,13 @@ def test_bfloat16_without_ml_dtypes_names_the_extra(monkeypatch):
     for make in (lambda: gg.tensor([1.0], dtype="bfloat16"), lambda: gg.zeros(3, dtype="bfloat16"), lambda: gg.nn.Linear(2, 2).to("bfloat16")):
         with pytest.raises(ImportError, match=r"pip install 'gpugrad\[bfloat16\]'"):
             make()
+
+
+def test_what_is_given_in_the_place_of_arrays() -> None:
+    model = gg.nn.Linear(2, 1)
+    with pytest.raises(TypeError, match=r"array of function, expected numbers: the function comes first, as in gg\.hvp\(f, x, v\)$"):
+        gg.hvp({"w": np.ones(3)}, lambda p: gg.sum(p["w"]), np.ones(3))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"array of Linear, expected numbers: give dict\(model\.named_parameters\(\)\) as p.*functional_call\(model, p, x\)$"):
+        gg.hvp(lambda m: gg.sum(m(np.ones((1, 2)))), model, np.ones(3))
+    with pytest.raises(TypeError, match=r"array of generator, which can be gone through once only.*a list or dict"):
+        gg.grad(lambda p: gg.sum(p[0]))(model.parameters())
