@@ -85,6 +85,9 @@ def _in_order_of(structure: Any, tree: Any) -> list[Any]:
 
 
 class _Leaf:
+    def __reduce__(self) -> str:
+        return "LEAF"  # copies and pickles of structures have the same one
+
     def __repr__(self) -> str:
         return "*"
 

@@ -102,7 +102,7 @@ def checked_loss(y: Any) -> Any:
     Raises:
         TypeError: it is something else.
     """
-    if shape_of(y) != () or not (hasattr(plain(y), "dtype") or isinstance(y, (int, float))) or dtype_of(y).kind == "c":
+    if not (hasattr(plain(y), "dtype") or isinstance(y, (int, float))) or shape_of(y) != () or dtype_of(y).kind == "c":
         got = f"an array of shape {shape_of(y)}, {dtype_of(y)}" if hasattr(plain(y), "dtype") else type(y).__name__
         raise TypeError(f"the loss returned {got}, expected one real number: reduce it by gg.mean (or gg.sum, with reduction='sum')")
     return y

@@ -31,6 +31,8 @@ def to_scipy(operator: Operator, dtype: Any = None) -> Any:
     def face(product: Any, domain: Any) -> Any:
         def call(v: Any) -> Any:
             v = np.asarray(v)
+            if v.dtype.kind == "c":  # a real matrix has products with complex vectors, for which SciPy's solvers ask
+                return call(v.real) + 1j * call(v.imag)
             v = v if v.dtype == domain.dtype else v.astype(domain.dtype)
             return backend.to_device(product(backend.asarray(v, device=operator.device)), "cpu").astype(dtype, copy=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpugrad.curvature.checks import check_arguments, checked_loss
@@ -10,6 +10,7 @@ from gpugrad.curvature.linearization import Linearization, recorded_bytes
 from gpugrad.curvature.over_data import OverData
 from gpugrad.curvature.parameters import Parameters
 from gpugrad.curvature.sweep import Batch
+from gpugrad.curvature.undifferentiable import naming
 from gpugrad.ops.fit import zeros_like
 from gpugrad.products import hvp
 from gpugrad.tape import RecordedLeaf, footprint, push_forward, steps_to
@@ -81,19 +82,25 @@ class HessianOperator(OverData):
         return lambda *leaves: checked_loss(of(*leaves))
 
     def _linearize(self, batch: Batch) -> Linearization:
-        return _LinearGradient(self._loss(batch), self.parameters.values, batch.data)
+        return _LinearGradient(self._loss(batch), self.parameters.values, batch.data, self.domain.names)
 
     def _at_once(self, batch: Batch) -> Callable[..., list[Any]]:
         f, xs = self._loss(batch), tuple(self.parameters.values)
-        return lambda *vs: list(hvp(f, xs, vs))
+
+        def product(*vs: Any) -> list[Any]:
+            with naming(f, xs, self.domain.names):
+                return list(hvp(f, xs, vs))
+
+        return product
 
 
 class _LinearGradient(Linearization):
     """The gradient's recorded pass: a push along it is a product."""
 
-    def __init__(self, f: Callable[..., Any], xs: list[Any], data: Any) -> None:
-        self.xs = xs
-        self.run = _Reverse(value_and_grad(f, tuple(range(len(xs)))), xs, False, RecordedLeaf)
+    def __init__(self, f: Callable[..., Any], xs: list[Any], data: Any, names: Sequence[str]) -> None:
+        self.f, self.xs, self.names = f, xs, names
+        with naming(f, xs, names):
+            self.run = _Reverse(value_and_grad(f, tuple(range(len(xs)))), xs, False, RecordedLeaf)
         self.leaves = [leaf for _, leaf in self.run.boxes]
         if self.run.nodes[0] is None:
             raise ValueError(
@@ -106,7 +113,8 @@ class _LinearGradient(Linearization):
 
     def product(self, *vs: Any) -> list[Any]:
         """H v."""
-        known = push_forward(self.steps, dict(zip(self.leaves, vs, strict=True)))
+        with naming(self.f, self.xs, self.names):
+            known = push_forward(self.steps, dict(zip(self.leaves, vs, strict=True)))
         return own_all([zeros_like(x) if known.get(n) is None else known[n] for n, x in zip(self.nodes, self.xs, strict=True)], vs)
 
     def value(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,7 @@ FLAT = Form("flat", None, False)
 
 
 class Solved(NamedTuple):
-    """How a system was solved: the number of products, the norm of b - A x, and whether it is small enough."""
+    """How a system was solved: the number of products (but for those that b - A x takes), the norm of b - A x, and whether it is small enough."""
 
     iterations: int
     residual: float
@@ -32,7 +33,8 @@ class Inverse(Operator):
     Args:
         A: a symmetric operator.
         method: "cg" (conjugate gradients, for a positive definite A) or "minres" (for any symmetric one).
-        tol: a solution has ``|b - A x| <= tol |b|`` (of MINRES with a preconditioner, in its norm).
+        tol: a solution has ``|b - A x| <= tol |b|`` (of MINRES with a preconditioner, in its norm). The iterations carry the residual along, from which that of
+            their x departs by rounding; so it is computed in the end, and they go on from there while that is worth it.
         maxiter: products for a solution, at most; 10 N by default.
         preconditioner: an approximation of the inverse, symmetric positive definite: an operator, or a function of flat vectors.
 
@@ -65,7 +67,9 @@ class Inverse(Operator):
         b = self.range.write(vs, FLAT)
         if not np.isfinite(b).all():
             raise FloatingPointError("the right-hand side has nan or inf in it")
-        x, solved = (self._by_cg if self.method == "cg" else self._by_minres)(b)
+        unit = b.dtype.type(2.0 ** math.frexp(float(np.abs(b).max()) if b.size else 0.0)[1])  # so that no square overflows or vanishes, and no bit of b is lost
+        x, solved = self._solve(b / unit)
+        x, solved = x * unit, solved._replace(residual=solved.residual * float(unit))
         self.info.append(solved)
         if not solved.converged:
             norm = float(dot(b, b)) ** 0.5
@@ -77,11 +81,34 @@ class Inverse(Operator):
             )
         return self.range.read(x)[0]
 
-    def _by_cg(self, b: Any) -> tuple[Any, Solved]:
-        x, enough, k, residual = b * 0, self.tol * float(dot(b, b)) ** 0.5, 0, float(dot(b, b)) ** 0.5
+    def _solve(self, b: Any) -> tuple[Any, Solved]:
+        """x, made better by solving for what is missing as long as each time halves the residual."""
+        x, residual, products = b * 0, b, 0
+        norm = self._norm(b)
+        enough = self.tol * norm
+        while norm > enough and products < self.maxiter:
+            d, more = (self._by_cg if self.method == "cg" else self._by_minres)(residual, enough, self.maxiter - products)
+            left = b - self.of @ (x + d)
+            before, norm, truncated, products = norm, self._norm(left), self.method == "cg" and not products, products + more
+            if not (
+                norm < before or truncated
+            ):  # rounding is all that is left; but conjugate gradients that are cut short may have made x better and the residual larger
+                return x, Solved(products, before, False)
+            x, residual = x + d, left
+            if not norm < before / 2:
+                break
+        return x, Solved(products, norm, norm <= enough)
+
+    def _norm(self, r: Any) -> float:
+        """That which the method makes small."""
+        scaled = r if self.method == "cg" or self.precondition is None else self.precondition(r)
+        return max(float(dot(r, scaled)), 0.0) ** 0.5
+
+    def _by_cg(self, b: Any, enough: float, most: int) -> tuple[Any, int]:
+        x, k = b * 0, 0
         for k, step in enumerate(conjugate_gradients(self.of.__matmul__, b, precondition=self.precondition), 1):
-            x, residual = step.x, float(dot(step.residual, step.residual)) ** 0.5
-            if residual <= enough or k == self.maxiter:
+            x = step.x
+            if float(dot(step.residual, step.residual)) ** 0.5 <= enough or k == most:
                 break
             if not step.curvature > 0:
                 square = float(dot(step.direction, step.direction))
@@ -89,16 +116,15 @@ class Inverse(Operator):
                     f"conjugate gradients met a direction p with p'A p / p'p = {step.curvature / square if square else 0:.3g} after {k} products: the matrix is not positive "
                     "definite. Add damping (A.damped(c)), take a Gauss-Newton operator, or use method='minres'"
                 )
-        return x, Solved(k, residual, residual <= enough)
+        return x, k
 
-    def _by_minres(self, b: Any) -> tuple[Any, Solved]:
-        start = float(dot(b, b if self.precondition is None else self.precondition(b)))
-        x, enough, k, residual = b * 0, self.tol * max(start, 0.0) ** 0.5, 0, max(start, 0.0) ** 0.5
+    def _by_minres(self, b: Any, enough: float, most: int) -> tuple[Any, int]:
+        x, k = b * 0, 0
         for k, step in enumerate(minimal_residuals(self.of.__matmul__, b, self.precondition), 1):
-            x, residual = step
-            if residual <= enough or k == self.maxiter:
+            x = step.x
+            if step.residual_norm <= enough or k == most:
                 break
-        return x, Solved(k, residual, residual <= enough)
+        return x, k
 
     def __repr__(self) -> str:
         return f"Inverse by {self.method} of {self.of!r}"

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpugrad.curvature.solve import dot
 
 
@@ -35,7 +37,7 @@ def minimal_residuals(product: Callable[[Any], Any], b: Any, precondition: Calla
     r, before_r = b, b * 0
     z = solve(r)
     beta = math.sqrt(max(0.0, float(dot(r, z))))
-    phi, before_beta, delta, epsilon, c, s = beta, 0.0, 0.0, 0.0, -1.0, 0.0
+    phi, before_beta, delta, epsilon, c, s, square = beta, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0
     while beta > 0 and phi > 0:
         v = z * number(1 / beta)
         u = product(v)
@@ -48,8 +50,9 @@ def minimal_residuals(product: Callable[[Any], Any], b: Any, precondition: Calla
         rho_, gamma_ = c * delta + s * alpha, s * delta - c * alpha  # the last rotation on the new column of the tridiagonal matrix
         before_epsilon, epsilon, delta = epsilon, s * beta, -c * beta
         gamma = math.hypot(gamma_, beta)
-        if not gamma > 0:
-            return  # A is singular, and b lies outside its range: no x makes the residual smaller
+        square += alpha**2 + beta**2 + before_beta**2  # of the norm of the tridiagonal matrix
+        if not math.hypot(gamma_, delta) > float(np.finfo(b.dtype).eps) ** 0.7 * math.sqrt(square):
+            return  # |A r| is as small beside |A| |r| as rounding lets it be: b lies outside the range of A, and no x makes the residual smaller
         c, s = gamma_ / gamma, beta / gamma
         w, before_w = (v - number(before_epsilon) * before_w - number(rho_) * w) * number(1 / gamma), w
         x, phi = x + number(c * phi) * w, s * phi

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpugrad import backend, tree
+from gpugrad import backend, tape, tree
 from gpugrad.autograd import no_grad
 from gpugrad.batching import vmap
 from gpugrad.curvature.checks import check_finite, check_repeatable
 from gpugrad.curvature.linearization import Linearization
 from gpugrad.curvature.operator import Block, Operator
-from gpugrad.curvature.parameters import Parameters, refuse_training
+from gpugrad.curvature.parameters import Parameters, refuse_training, untracked
 from gpugrad.curvature.sweep import Batch, Batches
 from gpugrad.curvature.vectors import Form
-from gpugrad.tape import plain
 from gpugrad.transforms import own_all, value_and_grad
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class OverData(Operator):
         refuse_training(parameters.module, self.batches.several)
         if check_deterministic:
             check_repeatable(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the recorded passes stay here, and a copy records its own."""
+        return {**self.__dict__, "_kept": {}}
 
     def _forget(self) -> None:
         self._kept: dict[int, Linearization] = {}
@@ -105,13 +109,14 @@ class OverData(Operator):
 
     def _over_batches(self, of_batch: Callable[[Any, Any], list[Any]], keep: bool = True) -> list[Any]:
         """``sum_b w_b of_batch(b)``; ``of_batch`` is given the batch and what is kept of it, if anything."""
-        with no_grad():  # what the loss brings along is constant, if it requires grad or not
+        # What requires grad is a constant. Inside a transform no_grad would make constants of what that differentiates, too, which is to be seen, and refused.
+        with nullcontext() if tape.state.leaf_level else no_grad():
             return self._sum(of_batch, keep)
 
     def _sum(self, of_batch: Callable[[Any, Any], list[Any]], keep: bool) -> list[Any]:
         total, counted, unit = None, 0.0, 1.0
         for batch, count, kept in self._sweep(keep):
-            part = [plain(x) for x in of_batch(batch, kept)]
+            part = [untracked(x, "the loss") for x in of_batch(batch, kept)]
             counted += count
             if total is None:  # counts are taken relative to the first: a single batch isn't scaled at all
                 total, unit = part, count
@@ -148,7 +153,7 @@ class OverData(Operator):
     def value(self) -> Any:
         """The loss over all data at the operator's parameters: an array of no axes."""
         return self._over_batches(
-            lambda batch, kept: [backend.asarray(plain(kept.value() if kept else self._loss(batch)(*self.parameters.values)))], keep=False
+            lambda batch, kept: [backend.asarray(untracked(kept.value() if kept else self._loss(batch)(*self.parameters.values), "the loss"))], keep=False
         )[0]
 
     def gradient(self, *, flat: bool = False) -> Any:
@@ -160,7 +165,7 @@ class OverData(Operator):
 
         def both(batch: Batch, kept: Linearization | None) -> list[Any]:
             if kept:
-                return [backend.asarray(plain(kept.value())), *kept.gradient()]
+                return [backend.asarray(untracked(kept.value(), "the loss")), *kept.gradient()]
             value, gradient = value_and_grad(self._loss(batch), tuple(range(len(self.parameters.active))))(*self.parameters.values)
             return [value, *gradient]
 

@@ -123,14 +123,25 @@ def _names(nest: Any) -> list[str]:
     return tree.paths(nest, "" if isinstance(nest, (dict, list, tuple)) else "params")
 
 
-def _constant(x: Any, name: str) -> Any:
-    """A copy of a parameter as a plain array."""
+def untracked(x: Any, what: str) -> Any:
+    """The plain array of what no transform tracks.
+
+    Raises:
+        TypeError: one does.
+    """
     inner = x
     while is_tracked(inner):
         if inner.node.level % 2:
-            raise TypeError(f"{name} is an argument of a transform (gg.grad, gg.vmap, ...), which would lose a derivative here: use gg.hvp inside transforms")
+            raise TypeError(
+                f"{what} depends on an argument of a transform (gg.grad, gg.vmap, ...), which would lose a derivative here: use gg.hvp inside transforms"
+            )
         inner = inner.value
-    x = backend.asarray(plain(x), copy=True)
+    return plain(x)
+
+
+def _constant(x: Any, name: str) -> Any:
+    """A copy of a parameter as a plain array."""
+    x = backend.asarray(untracked(x, name), copy=True)
     if x.dtype.kind == "c":
         raise TypeError(f"{name} is {x.dtype}, expected real numbers: make its real and imaginary parts parameters")
     if not is_inexact(x.dtype):

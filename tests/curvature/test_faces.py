@@ -39,6 +39,9 @@ def test_shapes_and_dtypes(H: HessianOperator) -> None:
     assert_allclose(L.rmatvec(reals(n)), D @ reals(n), rtol=1e-9, atol=1e-13)
     assert_allclose(L.rmatmat(reals(n, 2)), D @ reals(n, 2), rtol=1e-9, atol=1e-13)
     assert_allclose((2 * L + L) @ np.ones(n, int), 3 * D.sum(1), rtol=1e-9, atol=1e-13)
+    z = reals(n) + 1j * reals(n, seed=1)
+    assert_allclose(L @ z, D @ z, rtol=1e-9, atol=1e-13)
+    assert_allclose(L @ np.stack([z, 1j * z], axis=1), D @ np.stack([z, 1j * z], axis=1), rtol=1e-9, atol=1e-13)
     B = H.block("0.weight", "2.bias")
     assert_allclose(B.to_scipy().T @ reals(20), D[:20, -3:].T @ reals(20), rtol=1e-9, atol=1e-13)
 

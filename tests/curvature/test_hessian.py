@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -248,6 +250,8 @@ def test_what_is_kept_stays_within_the_memory() -> None:
 
 
 def test_losses_that_are_none() -> None:
+    with pytest.raises(TypeError, match="the loss returned tuple, expected one real number"):
+        HessianOperator(lambda p: (gg.sum(p), 1.0), reals(3))
     w, X = reals(3), reals(5, 3)
     with pytest.raises(TypeError, match=r"loss returned an array of shape \(5,\).*expected one real number"):
         HessianOperator(lambda w: X @ w, w)
@@ -267,11 +271,13 @@ def test_parameters_that_are_none() -> None:
         HessianOperator(lambda p: 0.0, [{"z": reals(2) * 1j}])
     with pytest.raises(ValueError, match="nothing to differentiate by"):
         HessianOperator(lambda p: 0.0, {})
-    with pytest.raises(TypeError, match="parameter params is an argument of a transform"):
+    with pytest.raises(TypeError, match="parameter params depends on an argument of a transform"):
         gg.grad(lambda w: gg.sum(HessianOperator(lambda u: gg.sum(u**3), w) @ reals(3)))(reals(3))
 
 
-def test_an_operation_without_a_second_derivative() -> None:
+@pytest.mark.parametrize("memory", [None, 0])
+@pytest.mark.parametrize("check", [True, False])
+def test_an_operation_without_a_second_derivative_names_the_parameter(memory: int | None, check: bool) -> None:
     class Once(gg.Function):
         @staticmethod
         def forward(ctx: Any, x: Any) -> Any:
@@ -283,8 +289,18 @@ def test_an_operation_without_a_second_derivative() -> None:
         def backward(ctx: Any, g: Any) -> Any:
             return 2 * ctx.saved_tensors[0] * g
 
-    with pytest.raises(Exception, match=r"Once|once_differentiable|differentiate"):
-        HessianOperator(lambda w: gg.sum(Once.apply(w)), reals(3))
+    slope = gg.primitive(lambda g, x: 2 * g * x)
+    square = gg.primitive(lambda x: x**2)
+    gg.defvjp(square, lambda g, _y, x: slope(g, x))
+    params = {"a": reals(3), "b": [reals(2)], "c": reals(3)}
+    for of, error in ((Once.apply, RuntimeError), (square, NotImplementedError)):
+        with pytest.raises(error) as caught:
+            HessianOperator(lambda p: gg.sum(of(p["b"][0])) + gg.sum(p["a"] * p["c"]), params, memory=memory, check_deterministic=check) @ np.ones(8)  # noqa: B023
+        (note,) = caught.value.__notes__
+        assert note.startswith("The loss has a gradient by b[0], but what computes it has no derivative.") and "GaussNewtonOperator" in note
+    with pytest.raises(TypeError, match="of its own") as caught:  # an error of the loss's own is left as it is
+        HessianOperator(_failing, params, memory=memory, check_deterministic=check) @ np.ones(8)
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_products_that_are_not_finite_name_the_parameter() -> None:
@@ -399,6 +415,31 @@ def test_what_requires_grad_is_a_constant_but_a_vector_is_tracked(memory: int | 
     assert_allclose(gg.grad(lambda v: gg.sum((H @ v) ** 2))(reals(3)), 2 * 36 * reals(3) ** 3, rtol=1e-12)
     with gg.no_grad():
         assert_allclose(H @ reals(3), 6 * reals(3) ** 2, rtol=1e-12)
+
+
+def test_what_a_transform_differentiates_is_refused_in_the_loss() -> None:
+    with pytest.raises(TypeError, match=r"the loss depends on an argument of a transform.*use gg\.hvp"):
+        gg.grad(lambda s: gg.sum(HessianOperator(lambda w: s * gg.sum(w**3), np.ones(3)) @ np.ones(3)))(1.0)
+    assert gg.grad(lambda s: gg.sum(HessianOperator(lambda w: gg.sum(w**3), np.ones(3)) @ (s * np.ones(3))))(1.0) == 18
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda H: pickle.loads(pickle.dumps(H))], ids=["deepcopy", "pickle"])
+def test_copies_and_pickles(copied: Any) -> None:
+    H = HessianOperator(_cubes, {"a": reals(3), "b": [reals(2)]})
+    v = {"a": reals(3, seed=1), "b": [reals(2, seed=1)]}
+    product = H @ v
+    for A, B in ((H, copied(H)), (H.damped(2.0), copied(H.damped(2.0))), (H.block("a"), copied(H.block("a")))):
+        assert_array_equal(B.to_dense(), A.to_dense())
+    assert_array_equal((copied(H) @ v)["b"][0], product["b"][0])
+    assert (copied(H) + H).shape == (5, 5)
+
+
+def _failing(_p: Any) -> Any:
+    raise TypeError("of its own")
+
+
+def _cubes(p: Any) -> Any:
+    return gg.sum(p["a"] ** 3) + gg.sum(p["b"][0] ** 3) * p["a"][0]
 
 
 def test_objective_agrees_with_the_operator() -> None:

@@ -121,6 +121,30 @@ def test_what_does_not_converge_is_warned_of_in_the_users_line() -> None:
     assert_array_equal(A.inverse() @ np.zeros(20), 0)
 
 
+@pytest.mark.parametrize("method", ["cg", "minres"])
+def test_the_residual_is_that_of_the_solution(method: str) -> None:
+    """Not what the iterations carry along, which is smaller by far where the matrix is ill-conditioned."""
+    b = reals(20)
+    for eigenvalues, solvable in ((np.logspace(-8, 0, 20), True), (np.logspace(-12, 0, 20), False), (np.r_[0, 1 + np.arange(19)], False)):
+        A = symmetric(*eigenvalues)
+        inverse = operator(A).inverse(method)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            x = inverse @ b
+        (solved,) = inverse.info
+        assert_allclose(solved.residual, np.linalg.norm(b - A @ x), rtol=0.1)  # of which rounding takes its part
+        assert solved.converged == solvable == (solved.residual <= 1e-6 * np.linalg.norm(b)) == (not caught)
+
+
+@pytest.mark.parametrize("method", ["cg", "minres"])
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200])
+def test_right_hand_sides_of_any_scale(method: str, scale: float) -> None:
+    A, b = symmetric(*np.linspace(1, 50, 20)), reals(20)
+    inverse = operator(A).inverse(method, tol=1e-10)
+    assert_allclose(inverse @ (scale * b) / scale, np.linalg.solve(A, b), rtol=1e-8)
+    assert inverse.info[0].converged and 0 < inverse.info[0].residual / scale < 1e-9
+
+
 def test_float32_and_blocks() -> None:
     m, x, y = net().float(), reals(9, 4).astype(np.float32), labels(9, 3)
     G = GaussNewtonOperator(m, "cross_entropy", data=[(x, y)]).damped(0.1)
