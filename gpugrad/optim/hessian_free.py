@@ -129,6 +129,7 @@ class HessianFree(VectorOptimizer):
                 break
             self._counts["n_iter"] += 1
             if not (candidates := self._solve(here)):
+                group["damping"] *= TRUST[0][1]  # G is not positive semidefinite, for the loss is not convex in the outputs
                 break
             d, loss = self._go_back(closure, x, here, candidates)
             old_x, (x, loss) = x, self._move(closure, x, here, d, loss)

@@ -319,6 +319,14 @@ def test_a_start_that_is_no_number_stays():
     assert counts(o) == {"n_iter": 0, "func_evals": 1, "products": 0}
 
 
+def test_a_loss_that_is_not_convex_in_the_outputs():
+    p = gg.tensor(np.array([0.1, 0.2]), requires_grad=True)
+    o = optim.HessianFree([p], damping=0.1)
+    for _ in range(30):
+        o.step(lambda: (p, lambda z: gg.sum(z**4 - z**2)))
+    assert_allclose(p.data, math.sqrt(0.5), rtol=1e-5)
+
+
 def test_a_wall():
     """-log(1 - w) - 4 w: the loss is no number beyond 1, and steps come back from there."""
     w = gg.tensor([-3.0], requires_grad=True)
