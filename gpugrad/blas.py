@@ -5,9 +5,9 @@ once, by the first product. ``GPUGRAD_BLAS=mkl`` or ``numpy`` in the environment
 
 MKL computes in its mode of reproducible results, in which the bits of a product depend neither on where the arrays lie nor, on Intel's processors, on
 the number of threads.
-Its threads wait 0.2 ms for the next product and then sleep, unless ``KMP_BLOCKTIME`` says otherwise: at 0 waking them costs what MKL gains, 0.05 to 0.4 ms are alike,
-at 1 ms they spin beside those of the kernels (a training step takes 1.1 to 1.4 times as long), and left to itself OpenMP has them do so for 200 ms. There are as many threads as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else
-as the kernels use (``GPUGRAD_NUM_THREADS``).
+Its threads wait 0.2 ms for the next product and then sleep, unless ``KMP_BLOCKTIME`` says otherwise: at 0 waking them costs what MKL gains, 0.1 to 0.4 ms are
+alike, at 1 ms they spin beside those of the kernels (a training step takes up to 1.4 times as long), and left to itself OpenMP has them do so for 200 ms.
+There are as many threads as ``MKL_NUM_THREADS`` or ``OMP_NUM_THREADS`` say, else as the kernels use (``GPUGRAD_NUM_THREADS``).
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ import numpy as np
 from gpugrad import backend
 from gpugrad.parallel import threads
 
-# Multiplications: beyond, OpenBLAS would use threads of its own, which spin beside MKL's afterwards. On two cores of a Xeon (AVX-512) a training step of 784-512-512-10 at 128
-# takes 2.8 ms with 2^18 and 4.2 to 4.4 with 2^22 or 2^25; one of 784-128-10 at 64, whose products are few and small, 0.45 to 0.5 with any of them, where nothing else runs.
+# Multiplications: beyond, OpenBLAS would use threads of its own, which spin beside MKL's afterwards. On two cores of a Xeon (AVX-512) a training step of
+# 784-512-512-10 at 128 takes 2.8 to 3.4 ms with 2^18 and 4.2 to 5.4 with 2^22 or 2^25; one of 784-128-10 at 64, whose products are few and small, mostly
+# 0.45 to 0.5 with any of them.
 LEAST = 1 << 18
 _LIBRARY = re.compile(r"libmkl_rt\.so\.\d+|libmkl_rt\.\d+\.dylib|mkl_rt\.\d+\.dll")
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112  # CBLAS
