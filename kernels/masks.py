@@ -95,26 +95,27 @@ def _slope(d: Any, s: Any, *, of: str) -> Any:
 
 
 def is_mask(mask: Any, x: Any) -> bool:
-    """Whether these are an array of booleans and another array of its shape."""
-    return is_array(mask) and is_array(x) and mask.dtype == bool and mask.shape == x.shape
+    """Whether these are an array of booleans and another array of its shape, or of one that it broadcasts to."""
+    return is_array(mask) and type(mask) is type(x) and mask.dtype == bool and broadcasts(mask.shape, x.shape)
 
 
-def _in_full(x: Any, shape: tuple[int, ...]) -> Any:
+def in_full(x: Any, shape: tuple[int, ...]) -> Any:
+    """All elements, in C order."""
     return (x if x.shape == shape else namespace(x).broadcast_to(x, shape)).ravel()
 
 
-def operands(d: Any, *others: Any, vector: Callable[[Any, tuple[int, ...]], Any] = _in_full) -> list[Any] | None:
+def operands(d: Any, *others: Any, vector: Callable[[Any, tuple[int, ...]], Any] = in_full) -> list[Any] | None:
     """Arrays as vectors, and numbers of the dtype of d; None where there is anything else. A broadcast number, as the cotangent of a sum is, is that number."""
     found = []
     for x in (d, *others):
-        if type(x) in (int, float):
+        if type(x) in (int, float, d.dtype.type):
             found.append(d.dtype.type(x))
         elif not is_array(x) or x.dtype != d.dtype or not x.dtype.isnative:
             return None
         elif namespace(x) is np and x.size and not any(x.strides):
             found.append(x[(0,) * x.ndim])
         elif x.shape == d.shape or (
-            x.size < d.size and _broadcasts(x.shape, d.shape)
+            x.size < d.size and broadcasts(x.shape, d.shape)
         ):  # a row or a column: laid out in full it costs a pass, the reference costs ten
             found.append(vector(x, d.shape))
         else:
@@ -122,7 +123,7 @@ def operands(d: Any, *others: Any, vector: Callable[[Any, tuple[int, ...]], Any]
     return found
 
 
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))
 
 
@@ -148,7 +149,7 @@ def _cuda_select(x: Any, other: Any, mask: Any, *, inverted: bool = False) -> An
         return _select(x, other, mask, inverted=inverted)
     y = namespace(x).empty(x.shape, x.dtype)
     arrays, numbers = zip(*((v, 0.0) if is_array(v) else (None, float(v)) for v in read), strict=True)
-    _start("select", x, *arrays, mask.ravel(), y, None, x.size, *numbers, int(inverted))
+    _start("select", x, *arrays, in_full(mask, x.shape), y, None, x.size, *numbers, int(inverted))
     return y
 
 
@@ -158,7 +159,7 @@ def _cuda_parts(d: Any, mask: Any) -> tuple[Any, Any]:
         return _parts(d, mask)
     y, z = (namespace(d).empty(d.shape, d.dtype) for _ in range(2))
     x, number = (read[0], 0.0) if is_array(read[0]) else (None, float(read[0]))
-    _start("select", d, x, None, mask.ravel(), y, z, d.size, number, 0.0, 0)
+    _start("select", d, x, None, in_full(mask, d.shape), y, z, d.size, number, 0.0, 0)
     return y, z
 
 
@@ -198,12 +199,13 @@ def _numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> An
 
 
 def _samples(*kinds: str, **params: Any) -> Callable[[np.random.Generator, Any], Samples]:
-    """Arguments of these kinds: an array "x", a "row" or "column" of one, a "mask", a constant "d" that is broadcast, or a number."""
+    """Arguments of these kinds: an array "x", a "row" or "column" of one, a "mask", a row "few" of one, a constant "d" that is broadcast, or a number."""
 
     def samples(rng: np.random.Generator, dtype: Any) -> Samples:
         make = {
             "x": lambda shape: _numbers(rng, shape, dtype),
             "mask": lambda shape: np.asarray(rng.random(shape) < 0.5),
+            "few": lambda shape: np.asarray(rng.random(shape[-1:]) < 0.5),
             "row": lambda shape: _numbers(rng, shape[-1:], dtype),
             "column": lambda shape: _numbers(rng, (*shape[:-1], 1) if shape else (), dtype),
             "d": lambda shape: np.broadcast_to(_numbers(rng, (), dtype), shape),
@@ -218,10 +220,10 @@ def _together(*makers: Callable[[np.random.Generator, Any], Samples]) -> Callabl
 
 
 _LIKE = [_samples("x x x", "x x 0.25", "d x x", "d x 0.25", "x x row", "x column x", of=of) for of in TWO_SIDED]
-_SELECT = [_samples("x x mask", "x -0.5 mask", inverted=inverted) for inverted in (False, True)]
+_SELECT = [_samples("x x mask", "x -0.5 mask", "x row mask", "x x few", "x column few", inverted=inverted) for inverted in (False, True)]
 
 select = Kernel("select", _select, cpu="masks_cpu:select", cuda=_cuda_select, samples=_together(*_SELECT))
-parts = Kernel("parts", _parts, cpu="masks_cpu:parts", cuda=_cuda_parts, samples=_samples("x mask", "d mask"))
+parts = Kernel("parts", _parts, cpu="masks_cpu:parts", cuda=_cuda_parts, samples=_samples("x mask", "d mask", "x few"))
 positive = Kernel("positive", _positive, cpu="masks_cpu:positive", cuda=_cuda("positive", _positive), samples=_samples("x x", "d x"))
 within = Kernel("within", _within, cpu="masks_cpu:within", cuda=_cuda("within", _within), samples=_samples("x x -0.5 0.75", "d x -0.5 0.75", "x x x x"))
 share = Kernel("share", _share, cpu="masks_cpu:share", cuda=_cuda_share, samples=_together(*_LIKE))

@@ -181,7 +181,7 @@ def select(x: Any, other: Any, mask: Any, *, inverted: bool = False) -> Any:
     if read is None or not masks.is_mask(mask, x):
         return masks._select(x, other, mask, inverted=inverted)
     y = np.empty(x.shape, x.dtype)
-    _shared(_run_select, [y], *read, mask.ravel(), inverted)
+    _shared(_run_select, [y], *read, masks.in_full(mask, x.shape), inverted)
     return y
 
 
@@ -190,5 +190,5 @@ def parts(d: Any, mask: Any) -> tuple[Any, Any]:
     if read is None or not masks.is_mask(mask, d):
         return masks._parts(d, mask)
     y, z = np.empty(d.shape, d.dtype), np.empty(d.shape, d.dtype)
-    _shared(_run_parts, [y, z], *read, mask.ravel())
+    _shared(_run_parts, [y, z], *read, masks.in_full(mask, d.shape))
     return y, z

@@ -305,7 +305,7 @@ def angle(x: Any) -> Any:
 
 def choose(c: Any, a: Any, b: Any) -> Any:
     """:func:`numpy.where` of plain arrays and numbers."""
-    if type(c) is not np.ndarray or c.size >= masks.select.at_least:
+    if type(c) is not np.ndarray or max(getattr(v, "size", 0) for v in (c, a, b)) >= masks.select.at_least:
         if _fits(a, b, c):
             return masks.select(a, b, c)
         if _fits(b, a, c):
@@ -320,10 +320,12 @@ def choose(c: Any, a: Any, b: Any) -> Any:
 
 
 def _fits(x: Any, other: Any, mask: Any) -> bool:
-    """Whether the kernel takes this: arrays of one shape, of which the other may be a number."""
+    """Whether the kernel takes this: x has the shape of the result, and the other its dtype, or is a number."""
     if not masks.is_mask(mask, x) or not x.shape:
         return False
-    return type(other) in (int, float) or (type(other) is type(x) and other.shape == x.shape and other.dtype == x.dtype)
+    if type(other) in (int, float, x.dtype.type):
+        return True
+    return type(other) is type(x) and other.dtype == x.dtype and masks.broadcasts(other.shape, x.shape)
 
 
 def _where_vjp(needs: Any, g: Any, _y: Any, c: Any, _a: Any, _b: Any) -> list[Any]:
