@@ -146,7 +146,9 @@ def _seeds(outputs: list[Tensor], cotangents: list[Any], create_graph: bool) -> 
         if t.node.mode is FORWARD:
             raise RuntimeError("backward inside a forward-mode transform of the same values: use gg.grad inside gg.jvp instead")
         if t.node.mode is BATCH:
-            raise RuntimeError("backward of a Tensor that stands for many examples (inside gg.vmap): use gg.grad inside gg.vmap, or call backward outside of it")
+            raise RuntimeError(
+                "backward of a Tensor that stands for many examples (inside gg.vmap): use gg.grad inside gg.vmap, or call backward outside of it"
+            )
         if g is None:
             if t.size != 1:
                 raise RuntimeError(f"grad can be implicitly created only for scalar outputs, got shape {t.shape}: pass gradient=, or sum it")

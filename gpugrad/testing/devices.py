@@ -11,8 +11,8 @@ import numpy as np
 from gpugrad import backend, kernels, tape, tree
 from gpugrad.ops import reduce
 from gpugrad.ops.elementwise import multiply
-from gpugrad.tape import plain
 from gpugrad.products import hvp
+from gpugrad.tape import plain
 from gpugrad.transforms import grad
 
 # The unit roundoff of each dtype, and that of the dtype in which its sums accumulate
