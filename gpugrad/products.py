@@ -14,6 +14,7 @@ from gpugrad.jacobians import MEMORY, number_at_once
 from gpugrad.ops.fit import shape_of, unit_like, zeros_like
 from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, new_level, node_at, pull_back, push_forward, steps_to, unbox
 from gpugrad.transforms import _positional, _Reverse, _strip_above, _variable, as_given, boxed_as, check_scalar, fitted, grad, jvp, matching, own_all
+from gpugrad.undifferentiable import ERRORS, note
 
 MODES = ("reverse-over-forward", "forward-over-reverse", "reverse-over-reverse")
 
@@ -31,12 +32,16 @@ def hvp(f: Callable[..., Any], primals: Any, tangents: Any, mode: str = MODES[0]
     Raises:
         ValueError: no such mode; tangents of another structure or shape, and they name the parameter.
         TypeError: f returns no real scalar, or an argument is not an array of floats.
-        NotImplementedError: an operation has no second derivative.
+        NotImplementedError, RuntimeError: an operation has no second derivative; a note names the arguments.
     """
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}: expected {', '.join(map(repr, MODES[:-1]))} or {MODES[-1]!r}")
+    return _noted(f, primals, lambda: _product(f, primals, tangents, mode))
+
+
+def _product(f: Callable[..., Any], primals: Any, tangents: Any, mode: str) -> Any:
     if mode == "reverse-over-forward":
-        return _of_derivative_along(f, primals, tangents, False)[2]
+        return derivative_along(f, primals, tangents, False)[2]
     xs = _positional(primals)
     gradient = grad(f, argnums=tuple(range(len(xs))))
     if mode == "forward-over-reverse":
@@ -52,7 +57,7 @@ def vhp(f: Callable[..., Any], primals: Any, cotangents: Any) -> Any:
 
     It pulls v back through the gradient, where "forward-over-reverse" pushes it forward; the two differ where rules of a user's own contradict each other.
     """
-    return _of_derivative_along(f, primals, cotangents, False)[2]
+    return _noted(f, primals, lambda: derivative_along(f, primals, cotangents, False)[2])
 
 
 def value_grad_hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any, Any]:
@@ -60,10 +65,20 @@ def value_grad_hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> tuple[
 
     The derivative along v is <g(x), v>: its gradient by x is H v, and that by v is g.
     """
-    return _of_derivative_along(f, primals, tangents, True)
+    return _noted(f, primals, lambda: derivative_along(f, primals, tangents, True))
 
 
-def _of_derivative_along(f: Callable[..., Any], primals: Any, tangents: Any, with_gradient: bool) -> tuple[Any, Any, Any]:
+def _noted(f: Callable[..., Any], primals: Any, run: Callable[[], Any]) -> Any:
+    """What ``run`` returns; an error says by which arguments there is no second derivative."""
+    try:
+        return run()
+    except ERRORS as error:
+        xs, structure = tree.flatten(_positional(primals))
+        note(error, lambda *leaves: f(*tree.unflatten(structure, leaves)), xs, tree.paths(primals, "primals"))
+        raise
+
+
+def derivative_along(f: Callable[..., Any], primals: Any, tangents: Any, with_gradient: bool) -> tuple[Any, Any, Any]:
     """The value of f, and the gradients of <grad f(x), v> by v, if asked for, and by x."""
     xs, structure = tree.flatten(primals)
     xs = [_variable(x) for x in xs]
@@ -96,6 +111,10 @@ def block_hvp(f: Callable[..., Any], primals: Any, tangents: Any, memory: int = 
     Raises:
         ValueError: tangents of another structure, shape or number, and it names the parameter; no memory. Others as in :func:`hvp`.
     """
+    return _noted(f, primals, lambda: _block_product(f, primals, tangents, memory))
+
+
+def _block_product(f: Callable[..., Any], primals: Any, tangents: Any, memory: int) -> Any:
     xs = _positional(primals)
     run = _Reverse(grad(f, argnums=tuple(range(len(xs)))), xs, False, RecordedLeaf)
     leaves, steps = [leaf for _, leaf in run.boxes], steps_to(run.nodes)

@@ -386,6 +386,26 @@ def test_functions_without_a_hessian(mode: str) -> None:
         gg.hvp(lambda x: gg.sum(x), np.arange(3), x, mode=mode)
 
 
+@pytest.mark.parametrize("mode", [*products.MODES, "vhp", "all", "block"])
+def test_errors_name_the_arguments_without_a_second_derivative(mode: str) -> None:
+    slope = gg.primitive(lambda g, x: 2 * g * x)
+    square = gg.primitive(lambda x: x**2)
+    gg.defvjp(square, lambda g, _y, x: slope(g, x))
+    p = {"a": np.ones(3), "b": [np.ones(2)], "c": np.ones(2)}
+    compute = {
+        "vhp": gg.vhp,
+        "all": gg.value_grad_hvp,
+        "block": lambda f, p, v: gg.block_hvp(f, p, gg.tree.map_leaves(lambda t: t[None], v)),
+    }.get(mode, lambda f, p, v: gg.hvp(f, p, v, mode=mode))
+    with pytest.raises(NotImplementedError) as caught:
+        compute(lambda p: gg.sum(p["a"] ** 3) + gg.sum(square(p["b"][0]) + p["c"] ** 2), p, p)
+    (note,) = caught.value.__notes__
+    assert "a gradient by primals['b'][0], but" in note and "GaussNewtonOperator" in note
+    with pytest.raises(TypeError) as caught_too:  # an error of f's own is left as it is
+        compute(lambda p: gg.sum(p["a"]) + None, p, p)
+    assert not hasattr(caught_too.value, "__notes__")
+
+
 def test_an_operation_without_a_second_derivative() -> None:
     class Sine(gg.Function):
         @staticmethod

@@ -10,11 +10,11 @@ from gpugrad.curvature.linearization import Linearization, recorded_bytes
 from gpugrad.curvature.over_data import OverData
 from gpugrad.curvature.parameters import Parameters
 from gpugrad.curvature.sweep import Batch
-from gpugrad.curvature.undifferentiable import naming
 from gpugrad.ops.fit import zeros_like
-from gpugrad.products import hvp
+from gpugrad.products import derivative_along
 from gpugrad.tape import RecordedLeaf, footprint, push_forward, steps_to
 from gpugrad.transforms import _Reverse, own_all, value_and_grad
+from gpugrad.undifferentiable import naming
 
 
 class HessianOperator(OverData):
@@ -89,7 +89,7 @@ class HessianOperator(OverData):
 
         def product(*vs: Any) -> list[Any]:
             with naming(f, xs, self.domain.names):
-                return list(hvp(f, xs, vs))
+                return list(derivative_along(f, xs, vs, False)[2])
 
         return product
 

@@ -9,21 +9,27 @@ from typing import Any
 from gpugrad.ops.fit import ones_like
 from gpugrad.transforms import grad, jvp
 
+ERRORS = (NotImplementedError, RuntimeError, TypeError)
 REMEDY = (
-    "Write the operation with gpugrad's functions, or give it a rule that does; leave the parameter out; or take a GaussNewtonOperator, which needs first "
-    "derivatives only"
+    "Write the operation with gpugrad's functions, or give it a rule that does; leave the parameter out; or take a curvature.GaussNewtonOperator, which "
+    "needs first derivatives only"
 )
 
 
 @contextmanager
 def naming(f: Callable[..., Any], xs: Sequence[Any], names: Sequence[str]) -> Iterator[None]:
-    """Add to an error of a second derivative of ``f(*xs)`` the names of the arguments by which there is none, if the gradient itself can be computed."""
+    """:func:`note` what goes wrong inside."""
     try:
         yield
-    except (NotImplementedError, RuntimeError, TypeError) as error:
-        if found := _without(f, xs, names):
-            error.add_note(f"The loss has a gradient by {', '.join(found)}, but what computes it has no derivative. {REMEDY}.")
+    except ERRORS as error:
+        note(error, f, xs, names)
         raise
+
+
+def note(error: BaseException, f: Callable[..., Any], xs: Sequence[Any], names: Sequence[str]) -> None:
+    """Add to an error of a second derivative of ``f(*xs)`` the names of the arguments by which there is none, if the gradient itself can be computed."""
+    if found := _without(f, xs, names):
+        error.add_note(f"The loss has a gradient by {', '.join(found)}, but what computes it has no derivative. {REMEDY}.")
 
 
 def _without(f: Callable[..., Any], xs: Sequence[Any], names: Sequence[str]) -> list[str]:
@@ -37,6 +43,6 @@ def _without(f: Callable[..., Any], xs: Sequence[Any], names: Sequence[str]) -> 
 def _fails(run: Callable[[], Any]) -> bool:
     try:
         run()
-    except (NotImplementedError, RuntimeError, TypeError):
+    except ERRORS:
         return True
     return False
