@@ -41,7 +41,7 @@ HIGH = frozenset((
     *("arccos", "arcsin", "cosh", "erfinv", "exp", "exp2", "expm1", "float_power", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "log_sigmoid"),
     *("power", "reciprocal", "sinh", "softplus", "square", "tan"),  # which overflow in float16, or lose what they are taken for
     *("cumprod", "cumsum", "log_softmax", "logsumexp", "mean", "prod", "softmax", "std", "sum", "var", "vector_norm"),
-    *("softmax_slope", "softmax_curvature", "log_softmax_slope", "log_softmax_tangent", "log_softmax_curvature", "logsumexp_slope"),
+    *("softmax_slope", "softmax_tangent", "softmax_curvature", "log_softmax_slope", "log_softmax_tangent", "log_softmax_curvature", "logsumexp_slope"),
     *("cholesky", "det", "inv", "slogdet", "solve"),
     *("bce", "bce_residual", "bce_with_logits", "cross_entropy", "cross_entropy_dual", "cross_entropy_value", "huber", "kl_div", "log_ratio", "standardize"),
 ))  # fmt: skip
