@@ -13,7 +13,7 @@ from gpugrad.batching import vmap
 from gpugrad.ops.elementwise import equal
 from gpugrad.ops.fit import astype, dtype_of, shape_of, zeros_like
 from gpugrad.ops.shape import reshape
-from gpugrad.tape import RecordedLeaf, footprint, plain, push_forward, steps_to
+from gpugrad.tape import RecordedLeaf, footprint, plain
 from gpugrad.transforms import _named, _partial, _Reverse, boxed_as, grad
 
 MEMORY = 1 << 28
@@ -93,13 +93,11 @@ def _by_rows(run: _Reverse, at_once: int) -> list[list[Any]]:
 
 def _by_columns(run: _Reverse, at_once: int) -> list[list[Any]]:
     """Forward mode: a push along each input element gives a column."""
-    steps = steps_to(run.nodes)
     columns: list[list[Any]] = []
-    for x, leaf in run.boxes:
+    for k, (x, _) in enumerate(run.boxes):
 
-        def column(i: Any, x: Any = x, leaf: Any = leaf) -> list[Any]:
-            known = push_forward(steps, {leaf: _unit(i, x)})
-            return [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values, strict=True)]
+        def column(i: Any, k: int = k, x: Any = x) -> list[Any]:
+            return run.push([_unit(i, x) if j == k else None for j in range(len(run.boxes))])
 
         columns.append([_block(d, y, x) for d, y in zip(_of_each(column, x, at_once, -1, len(run.values)), run.values, strict=True)])
     return [[column[k] for column in columns] for k in range(len(run.values))]

@@ -12,7 +12,7 @@ from gpugrad import tree
 from gpugrad.batching import vmap
 from gpugrad.jacobians import MEMORY, number_at_once
 from gpugrad.ops.fit import shape_of, unit_like, zeros_like
-from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, new_level, node_at, pull_back, push_forward, steps_to, unbox
+from gpugrad.tape import Forward, Leaf, RecordedLeaf, Tensor, new_level, node_at, pull_back, unbox
 from gpugrad.transforms import _positional, _Reverse, _strip_above, _variable, as_given, boxed_as, check_scalar, fitted, grad, jvp, matching, own_all
 from gpugrad.undifferentiable import ERRORS, note
 
@@ -117,15 +117,9 @@ def block_hvp(f: Callable[..., Any], primals: Any, tangents: Any, memory: int = 
 def _block_product(f: Callable[..., Any], primals: Any, tangents: Any, memory: int) -> Any:
     xs = _positional(primals)
     run = _Reverse(grad(f, argnums=tuple(range(len(xs)))), xs, False, RecordedLeaf)
-    leaves, steps = [leaf for _, leaf in run.boxes], steps_to(run.nodes)
     blocks = _blocks(tangents, primals, run)
-
-    def push(vs: list[Any]) -> list[Any]:
-        known = push_forward(steps, dict(zip(leaves, vs, strict=True)))
-        return [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values, strict=True)]
-
     at_once = number_at_once("block_hvp", memory, run.nodes)
-    product = tree.unflatten(run.inputs, boxed_as(run.given, vmap(push, chunk_size=at_once)(blocks)))
+    product = tree.unflatten(run.inputs, boxed_as(run.given, vmap(run.push, chunk_size=at_once)(blocks)))
     return product if isinstance(primals, tuple) else product[0]
 
 

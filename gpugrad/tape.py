@@ -718,17 +718,22 @@ def _copied(g: Value) -> Value:
     return g if type(g) is Tensor else g.copy()
 
 
-def steps_to(outputs: Iterable[Any]) -> list[tuple[Any, list[Any]]]:
-    """The recorded calls that lead to ``outputs`` (nodes; None is none) in the order of their making, and with each the nodes that no later one reads."""
-    ends = [node for node in outputs if node is not None]
-    found, stack = set(ends), list(ends)
+def reached(outputs: Iterable[Any]) -> set[Any]:
+    """The nodes that ``outputs`` (nodes; None is none) depend on, and they themselves."""
+    found = {node for node in outputs if node is not None}
+    stack = list(found)
     while stack:
         for p in stack.pop().parents:
             if p is not None and p not in found:
                 found.add(p)
                 stack.append(p)
-    steps, read = [], set(ends)
-    for node in sorted(found, key=lambda n: n.order):
+    return found
+
+
+def steps_to(outputs: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
+    """The recorded calls that lead to ``outputs`` (nodes; None is none) in the order of their making, and with each the nodes that no later one reads."""
+    steps, read = [], set(outputs)
+    for node in sorted(reached(outputs), key=lambda n: n.order):
         last = [p for p in dict.fromkeys(node.parents) if p is not None and p not in read]
         read.update(last)
         if not isinstance(node, Leaf):
@@ -759,17 +764,7 @@ def push_forward(steps: list[tuple[Any, list[Any]]], tangents: dict[Any, Value])
 
 def footprint(outputs: Iterable[Any]) -> int:
     """The bytes of all values between leaves and ``outputs`` (nodes; None is none): about what a tangent or a cotangent of each of them takes."""
-    seen: set[Any] = {node for node in outputs if node is not None}
-    stack, total = list(seen), 0
-    while stack:
-        node = stack.pop()
-        if node.shape is not None:
-            total += math.prod(node.shape) * node.dtype.itemsize
-        for p in node.parents:
-            if p is not None and p not in seen:
-                seen.add(p)
-                stack.append(p)
-    return total
+    return sum(math.prod(node.shape) * node.dtype.itemsize for node in reached(outputs) if node.shape is not None)
 
 
 # ------------------------------------------------------------------------------------------------- levels

@@ -10,6 +10,7 @@ conjugate of what ``Tensor.backward`` (PyTorch's convention) accumulates.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -92,13 +93,11 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     :func:`gpugrad.hvp`, because what does not depend on the vector is computed once. It is kept as long as ``push`` is.
     """
     run = _Reverse(f, primals, False, RecordedLeaf)
-    steps, xs, leaves = steps_to(run.nodes), [x for x, _ in run.boxes], [leaf for _, leaf in run.boxes]
+    xs = [x for x, _ in run.boxes]
 
     def push(*tangents: Any) -> Any:
         ts = matching(tangents, primals, run.inputs, xs, "tangent")
-        known = push_forward(steps, dict(zip(leaves, ts, strict=True)))
-        pushed = [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(run.nodes, run.values)]
-        return tree.unflatten(run.structure, own_all(as_given(pushed, xs, ts), ts))
+        return tree.unflatten(run.structure, own_all(as_given(run.push(ts), xs, ts), ts))
 
     return run.y, push
 
@@ -126,6 +125,16 @@ class _Reverse:
         self.nodes = [node_at(level, _strip_above(o, level)) for o in outputs]
         self.y, self.aux = (_outside(part, level, self.given) for part in (y, aux))
         self.values = tree.flatten(self.y)[0]
+
+    @functools.cached_property
+    def steps(self) -> Any:
+        """The way of a push, found once."""
+        return steps_to(self.nodes)
+
+    def push(self, tangents: Sequence[Any]) -> list[Any]:
+        """The outputs' tangents, where a ``RecordedLeaf`` was the leaf type, from those of the inputs' leaves (None is zero)."""
+        known = push_forward(self.steps, {leaf: t for (_, leaf), t in zip(self.boxes, tangents, strict=True) if t is not None})
+        return [zeros_like(y) if known.get(n) is None else known[n] for n, y in zip(self.nodes, self.values, strict=True)]
 
     def pull(self, cotangents: Sequence[Any], free: bool = False) -> tuple[Any, ...]:
         seeds = [(n, g) for n, g in zip(self.nodes, cotangents, strict=True) if n is not None and g is not None]

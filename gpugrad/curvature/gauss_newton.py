@@ -13,8 +13,8 @@ from gpugrad.curvature.over_data import OverData
 from gpugrad.curvature.parameters import Parameters
 from gpugrad.curvature.sweep import Batch
 from gpugrad.nn.module import Module
-from gpugrad.ops.fit import shape_of, zeros_like
-from gpugrad.tape import RecordedLeaf, footprint, plain, push_forward, steps_to
+from gpugrad.ops.fit import shape_of
+from gpugrad.tape import RecordedLeaf, footprint, plain
 from gpugrad.transforms import _Reverse, linearize, own_all
 from gpugrad.transforms import grad as gradient_of
 
@@ -126,15 +126,12 @@ class _PushAndPull(Linearization):
 
     def __init__(self, run: _Reverse, z: Any, loss: Callable[..., Any], in_outputs: Curvature, others: Any) -> None:
         self.run, self.z, self.loss, self.in_outputs = run, z, loss, in_outputs
-        self.leaves, self.steps = [leaf for _, leaf in run.boxes], steps_to(run.nodes)
         self.nbytes, self.width = recorded_bytes(run.nodes, others), footprint(run.nodes)
 
     def product(self, *vs: Any) -> list[Any]:
         """J' (M (J v))."""
-        run = self.run
-        known = push_forward(self.steps, dict(zip(self.leaves, vs, strict=True)))
-        pushed = [zeros_like(z) if known.get(n) is None else known[n] for n, z in zip(run.nodes, run.values, strict=True)]
-        return list(run.pull(self._cotangents(self.in_outputs(tree.unflatten(run.structure, pushed)))))
+        pushed = tree.unflatten(self.run.structure, self.run.push(vs))
+        return list(self.run.pull(self._cotangents(self.in_outputs(pushed))))
 
     def value(self) -> Any:
         """L."""

@@ -10,9 +10,8 @@ from gpugrad.curvature.linearization import Linearization, recorded_bytes
 from gpugrad.curvature.over_data import OverData
 from gpugrad.curvature.parameters import Parameters
 from gpugrad.curvature.sweep import Batch
-from gpugrad.ops.fit import zeros_like
 from gpugrad.products import derivative_along
-from gpugrad.tape import RecordedLeaf, footprint, push_forward, steps_to
+from gpugrad.tape import RecordedLeaf, footprint
 from gpugrad.transforms import _Reverse, own_all, value_and_grad
 from gpugrad.undifferentiable import naming
 
@@ -100,27 +99,25 @@ class _LinearGradient(Linearization):
     def __init__(self, f: Callable[..., Any], xs: list[Any], data: Any, names: Sequence[str]) -> None:
         self.f, self.xs, self.names = f, xs, names
         with naming(f, xs, names):
-            self.run = _Reverse(value_and_grad(f, tuple(range(len(xs)))), xs, False, RecordedLeaf)
-        self.leaves = [leaf for _, leaf in self.run.boxes]
-        if self.run.nodes[0] is None:
+            run = self.run = _Reverse(value_and_grad(f, tuple(range(len(xs)))), xs, False, RecordedLeaf)
+        if run.nodes[0] is None:
             raise ValueError(
                 "the loss does not depend on the parameters, so its Hessian is zero: compute it from the params that it is given; of a module give the module "
                 "itself as params, or call nn.functional_call(model, params, x)"
             )
-        self.nodes = self.run.nodes[1:]
-        self.steps = steps_to(self.nodes)
-        self.nbytes, self.width = recorded_bytes(self.run.nodes, xs, data), footprint(self.run.nodes)
+        self.nbytes, self.width = recorded_bytes(run.nodes, xs, data), footprint(run.nodes)
+        self.loss = run.values[0]
+        run.nodes, run.values = run.nodes[1:], run.values[1:]  # the gradient's, which alone are pushed
 
     def product(self, *vs: Any) -> list[Any]:
         """H v."""
         with naming(self.f, self.xs, self.names):
-            known = push_forward(self.steps, dict(zip(self.leaves, vs, strict=True)))
-        return own_all([zeros_like(x) if known.get(n) is None else known[n] for n, x in zip(self.nodes, self.xs, strict=True)], vs)
+            return own_all(self.run.push(vs), vs)
 
     def value(self) -> Any:
         """Of the same pass."""
-        return self.run.values[0]
+        return self.loss
 
     def gradient(self) -> list[Any]:
         """Of the same pass."""
-        return self.run.values[1:]
+        return self.run.values

@@ -33,18 +33,13 @@ class Linearization:
 def recorded_bytes(nodes: Sequence[Any], *others: Any) -> int:
     """Bytes of the arrays that the graph of ``nodes`` keeps, without those of ``others``, which are there anyway."""
     seen = {id(tape.root(plain(x))) for x in tree.flatten(others)[0] if type(x) is Tensor or backend.is_array(x)}
-    visited, stack, total = set(nodes), [n for n in nodes if n is not None], 0
-    while stack:
-        node = stack.pop()
+    total = 0
+    for node in tape.reached(nodes):
         for x in (*(getattr(node, "vals", None) or ()), *_several(getattr(node, "y", None))):
             array = tape.root(plain(x))
             if backend.is_array(array) and id(array) not in seen:
                 seen.add(id(array))
                 total += array.nbytes
-        for p in node.parents:
-            if p is not None and p not in visited:
-                visited.add(p)
-                stack.append(p)
     return total
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gpugrad import backend, tree
 from gpugrad.ops.fit import astype, dtype_of, shape_of
 from gpugrad.ops.shape import concatenate, reshape
-from gpugrad.tape import Tensor, box, is_inexact, plain
+from gpugrad.tape import Tensor, bare, box, is_inexact, plain
 
 
 class Form(NamedTuple):
@@ -84,7 +84,7 @@ class Space:
         is_array = type(v) is Tensor or backend.is_array(v)
         shape = shape_of(v) if is_array else ()
         if is_array and len(shape) in (1, 2) and shape[0] == self.size:
-            v = _untracked(self._checked(v, what, self.dtype))
+            v = bare(self._checked(v, what, self.dtype))
             return (self._split(v), Form("flat", None, boxed)) if len(shape) == 1 else (self._split(v.T), Form("columns", shape[1], boxed))
         if is_array and self.structure is not tree.LEAF:
             raise ValueError(f"{what} has shape {shape}, expected ({self.size},), ({self.size}, K), or a nest like the parameters: {self._described()}")
@@ -93,7 +93,7 @@ class Space:
         if isinstance(v, (list, tuple)) and all(getattr(x, "shape", None) == (self.size,) for x in v) and tree.flatten(v)[1] != self.structure:
             raise ValueError(f"{what} is a {type(v).__name__} of {len(v)} vectors: give them as the columns of one array, np.stack(vectors, axis=1)")
         leaves = tree.flatten_like(v, self.structure, what)
-        leaves = [_untracked(self._checked(x, f"{what}: {name}", dtype)) for x, name, dtype in zip(leaves, self.names, self.dtypes, strict=True)]
+        leaves = [bare(self._checked(x, f"{what}: {name}", dtype)) for x, name, dtype in zip(leaves, self.names, self.dtypes, strict=True)]
         return leaves, Form("nest", self._count(leaves, what), boxed)
 
     def _checked(self, x: Any, what: str, dtype: Any) -> Any:
@@ -153,13 +153,6 @@ class Space:
 
     def _described(self) -> str:
         return ", ".join(f"{name} {shape}" for name, shape in zip(self.names, self.shapes, strict=True))
-
-
-def _untracked(x: Any) -> Any:
-    """A Tensor that nothing tracks as its array."""
-    while type(x) is Tensor and x.node is None:
-        x = x.value
-    return x
 
 
 def _one_device(names: Sequence[str], leaves: Sequence[Any]) -> str:

@@ -14,7 +14,7 @@ from gpugrad import tree
 from gpugrad.ops.batch import leading
 from gpugrad.ops.fit import zeros_like
 from gpugrad.ops.shape import stack
-from gpugrad.tape import Batch, Op, Tensor, box, in_batch, is_batched
+from gpugrad.tape import Batch, Op, Tensor, bare, box, in_batch, is_batched
 
 
 def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,8 +74,7 @@ def _apart(x: Any, batch: Batch) -> Sequence[Any]:
 class _Apart(Op):
     def __call__(self, x: Any, *, batch: Batch) -> Any:
         """To the levels above the batch's own this is an operation like any other, also of what all examples share: its derivative is one for each of them."""
-        while type(x) is Tensor and x.node is None:
-            x = x.value
+        x = bare(x)
         if type(x) is not Tensor or x.node.level < batch.level:
             return (x,) * batch.size
         return tuple([box(x.value[i]) for i in range(batch.size)]) if x.node.level == batch.level else super().__call__(x, batch=batch)
