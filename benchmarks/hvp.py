@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import floor
 from benchmarks.harness import NAMES, PeakMemory, Results, child, in_turn, number, table, timed, verdict
-from benchmarks.mlp import Step
+from benchmarks.mlp import Step, jax_loss
 
 CONTENDERS = ("gpugrad", "gpugrad:mkl", "torch", "torch:func", "jax")
 STEPS = (Step((784, 128, 10), 64, 1.0, 1.0), Step((784, 512, 512, 10), 128, 1.4, 1.0))
@@ -109,12 +109,7 @@ def jax_calls(step: Step, _variant: str) -> Calls:
 
     parameters, vector, block, x, labels = ([jnp.asarray(a) for a in part] if isinstance(part, list) else jnp.asarray(part) for part in data(step))
 
-    def loss(ps: list[Any]) -> Any:
-        h = x
-        for i in range(0, len(ps), 2):
-            h = h @ ps[i] + ps[i + 1]
-            h = jnp.maximum(h, 0) if i + 2 < len(ps) else h
-        return -jnp.take_along_axis(jax.nn.log_softmax(h), labels[:, None], axis=1).mean()
+    loss = jax_loss(x, labels)
 
     product = lambda ps, v: jax.jvp(jax.grad(loss), (ps,), (v,))[1]
     compiled = {"gradient": jax.jit(jax.grad(loss)), "product": jax.jit(product), "block": jax.jit(jax.vmap(product, (None, 0)))}

@@ -179,6 +179,21 @@ def autograd_parts(step: Step, optimizer: str) -> Parts:
     return forward_and_backward, lambda _: None, lambda: apply(grads)
 
 
+def jax_loss(x: Any, labels: Any) -> Callable[[list[Any]], Any]:
+    """The net's loss as a function of its parameters, weights and biases in turn."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(ps: list[Any]) -> Any:
+        h = x
+        for i in range(0, len(ps), 2):
+            h = h @ ps[i] + ps[i + 1]
+            h = jnp.maximum(h, 0) if i + 2 < len(ps) else h
+        return -jnp.take_along_axis(jax.nn.log_softmax(h), labels[:, None], axis=1).mean()
+
+    return loss
+
+
 def jax_parts(step: Step, optimizer: str) -> Parts:
     import jax
     import jax.numpy as jnp
@@ -188,12 +203,7 @@ def jax_parts(step: Step, optimizer: str) -> Parts:
     parameters = [jnp.asarray(p) for pair in weights for p in pair]
     state = (parameters, [jnp.zeros_like(p) for p in parameters], [jnp.zeros_like(p) for p in parameters], jnp.zeros(()))
 
-    def loss_of(ps: list[Any]) -> Any:
-        h = x
-        for i in range(0, len(ps), 2):
-            h = h @ ps[i] + ps[i + 1]
-            h = jnp.maximum(h, 0) if i + 2 < len(ps) else h
-        return -jnp.take_along_axis(jax.nn.log_softmax(h), labels[:, None], axis=1).mean()
+    loss_of = jax_loss(x, labels)
 
     def whole(ps: Any, ms: Any, vs: Any, count: Any) -> Any:
         loss, gs = jax.value_and_grad(loss_of)(ps)
